@@ -1,0 +1,64 @@
+/*
+ * checkpoint_monitor.h: one QMP peer: a guest through libvirt, or a storage daemon
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+
+#ifndef VIR_CHECKPOINT_MONITOR_H
+#define VIR_CHECKPOINT_MONITOR_H
+
+#include <libvirt/libvirt.h>
+
+#include "checkpoint_json.h"
+
+/**
+ * A QMP peer.  Commands are synchronous; every one is logged (virCheckpointLogQmp)
+ * and checked against the hard rules first (checkpoint_qmp.h), so that no caller can
+ * send what kills a guest's QEMU.  Thread: one at a time.
+ */
+typedef struct virCheckpointMonitor virCheckpointMonitor;
+
+typedef struct virCheckpointMonitorOps {
+    /** One command as text -> reply as text. */
+    gchar *(*run)(gpointer peer, const gchar *command, GError **error);
+    /** The same with one descriptor (borrowed); NULL if the peer cannot take any. */
+    gchar *(*runWithFd)(gpointer peer, const gchar *command, int fd, GError **error);
+    void (*free)(gpointer peer);
+} virCheckpointMonitorOps;
+
+virCheckpointMonitor *virCheckpointMonitorNew(const virCheckpointMonitorOps *ops, gpointer peer, const gchar *name);
+void virCheckpointMonitorFree(virCheckpointMonitor *monitor);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointMonitor, virCheckpointMonitorFree)
+
+/** A running guest, through virDomainQemuMonitorCommand(WithFiles). Takes a reference of @domain. */
+virCheckpointMonitor *virCheckpointMonitorNewDomain(virDomainPtr domain, GError **error);
+
+/**
+ * A qemu-storage-daemon started for this monitor and ended with it (also when we
+ * die: PR_SET_PDEATHSIG), spoken to over a private QMP socket(pair).
+ * @argv: further arguments after the program's name, NULL-terminated (blockdevs), or NULL
+ */
+virCheckpointMonitor *virCheckpointMonitorNewStorageDaemon(const gchar *const *argv, GError **error);
+
+/**
+ * virCheckpointMonitorRun:
+ * @command: QMP command name; @arguments: (transfer full) (nullable)
+ *
+ * Returns: (transfer full): the "return" member.  A QMP error is VIR_ERR_OPERATION_FAILED
+ * "COMMAND: desc"; @error's message ends with QEMU's text.  A peer that is gone is what libvirt says (VIR_ERR_OPERATION_INVALID).
+ */
+virCheckpointJson *virCheckpointMonitorRun(virCheckpointMonitor *monitor, const gchar *command, virCheckpointJson *arguments, GError **error);
+
+/**
+ * virCheckpointMonitorAddFd:
+ * Hands @fd (borrowed) over as /dev/fdset/@set.  For a storage daemon 7.2, which has no add-fd,
+ * FALSE with VIR_ERR_OPERATION_UNSUPPORTED: open by path there.
+ */
+gboolean virCheckpointMonitorAddFd(virCheckpointMonitor *monitor, int fd, guint64 *set, GError **error);
+/** remove-fd; a set that is not there is success. */
+gboolean virCheckpointMonitorRemoveFd(virCheckpointMonitor *monitor, guint64 set, GError **error);
+/** TRUE when descriptors can be handed over. */
+gboolean virCheckpointMonitorHasFds(virCheckpointMonitor *monitor);
+
+#endif
