@@ -1,0 +1,45 @@
+/*
+ * checkpoint_sidecar.h: frozen bits in small qcow2 files of their own
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+
+#ifndef VIR_CHECKPOINT_SIDECAR_H
+#define VIR_CHECKPOINT_SIDECAR_H
+
+#include "checkpoint_qmp.h"
+#include "checkpoint_store.h"
+
+/** Name of the one bitmap that a sidecar holds. */
+#define VIR_CHECKPOINT_SIDECAR_BITMAP "bits"
+
+/** What the qcow2 bitmap reader found (checkpoint_qcow2.c). */
+typedef struct virCheckpointSidecarInfo {
+    guint64 sizeBytes;
+    guint64 granularity;
+    guint64 countBytes; /* set bits times granularity (the last granule counts whole) */
+    gboolean inUse;
+} virCheckpointSidecarInfo;
+
+/** Reads bitmap VIR_CHECKPOINT_SIDECAR_BITMAP of the qcow2 file @path, bounds-checked, no QEMU. A missing bitmap or malformed file is an error naming it. */
+gboolean virCheckpointSidecarRead(const gchar *path, virCheckpointSidecarInfo *info, GError **error);
+
+/**
+ * virCheckpointSidecarWrite:
+ * @sources: GArray of virCheckpointBitmapRef: bitmaps of @monitor's nodes, at least one, all seen present, idle and consistent, none still recording unless its node is read-only or its
+ * successor already records
+ * @fileName: name inside the domain's folder ("<id>.<n>.qcow2")
+ *
+ * Complete, read back, durable and renamed into place when TRUE.  On failure nothing is left but maybe a *.tmp.
+ */
+gboolean virCheckpointSidecarWrite(virCheckpointStoreDomain *store, virCheckpointMonitor *monitor, guint64 sizeBytes, guint64 granularity, GArray *sources, const gchar *fileName, GError **error);
+
+/**
+ * virCheckpointSidecarLoad:
+ * @sidecars: GPtrArray of gchar*: file names in the folder
+ * Merges them all into the existing bitmap @name of @node (same virtual size). In batches; all helper nodes and fdsets are gone afterwards, also on failure.
+ */
+gboolean virCheckpointSidecarLoad(virCheckpointStoreDomain *store, virCheckpointMonitor *monitor, GPtrArray *sidecars, const gchar *node, const gchar *name, GError **error);
+
+#endif
