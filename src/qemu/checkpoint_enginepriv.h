@@ -1,0 +1,139 @@
+/*
+ * checkpoint_enginepriv.h: inside the engine, for its own modules
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+
+#ifndef VIR_CHECKPOINT_ENGINEPRIV_H
+#define VIR_CHECKPOINT_ENGINEPRIV_H
+
+#include "checkpoint_domain.h"
+#include "checkpoint_engine.h"
+#include "checkpoint_mirror.h"
+#include "checkpoint_segments.h"
+#include "checkpoint_store.h"
+
+/*
+ * Names that we give things inside a guest's QEMU.  Settling removes what an operation
+ * that died left of the first kind; the second kind belongs to the mirror module.
+ */
+#define VIR_CHECKPOINT_HELPER_PREFIX "virtcheckpoint-sc-" /* nodes of sidecars */
+#define VIR_CHECKPOINT_HELPER_BITMAP                                                   \
+    "virtcheckpoint-set." /* transient bitmaps, + hex */
+#define VIR_CHECKPOINT_MIRROR_PREFIX                                                   \
+    "virtcheckpoint-mirror-"                                /* nodes, jobs, + job id */
+#define VIR_CHECKPOINT_MIRROR_BITMAP "virtcheckpoint-work." /* transient, + job id */
+
+/*
+ * Locks, outermost first: a domain's slot (virCheckpointStoreDomain), mirrorLock, lock.
+ * The main context never takes a slot.
+ */
+struct virCheckpointEngine {
+    /* set once */
+    gchar *uri;
+    gchar *overlayDir; /* or NULL */
+    virCheckpointEngineBlockJobFunc blockJob;
+    gpointer data;
+    virCheckpointStore *store;
+    GThreadPool *pool; /* virCheckpointEngineTask; as many threads as are needed */
+
+    GMutex mirrorLock;
+    GHashTable *mirrors; /* "uuid/target" -> what the mirror module wants */
+
+    GMutex lock;        /* guards what follows */
+    GCond changed;      /* broadcast when stopping is set */
+    virConnectPtr conn; /* owned, or NULL: not connected */
+    gint lifecycleId;   /* event callbacks on conn, or -1 */
+    gint blockJobId;
+    gboolean hostLocked;   /* virCheckpointStoreLockHost succeeded */
+    gboolean reconnecting; /* a worker tries */
+    gboolean stopping;
+    guint busy;          /* operations and mirrors under way */
+    GHashTable *settled; /* uuid: nothing is left over from earlier operations */
+};
+
+/**
+ * virCheckpointEngineConnect:
+ * Returns: a new reference of the live connection to the backend (virConnectClose()
+ * it), connecting again when it went away.  Blocks.  Thread: any but main's.
+ */
+virConnectPtr
+virCheckpointEngineConnect(virCheckpointEngine *engine, GError **error);
+
+/** Tells clients of a block job, on the main context.  Thread: any. */
+void
+virCheckpointEngineEmitBlockJob(virCheckpointEngine *engine,
+                                const gchar *uuid,
+                                const gchar *target,
+                                const gchar *source,
+                                gint type,
+                                gint status);
+
+typedef void (*virCheckpointEngineTaskFunc)(virCheckpointEngine *engine, gpointer data);
+
+/** Runs @func(@engine, @data) on a thread of the pool; @free (or NULL) frees @data
+ * afterwards. */
+void
+virCheckpointEngineSpawn(virCheckpointEngine *engine,
+                         virCheckpointEngineTaskFunc func,
+                         gpointer data,
+                         GDestroyNotify free);
+
+/** TRUE once virCheckpointEngineFree() has begun: long work ends at its next recorded
+ * step. */
+gboolean
+virCheckpointEngineStopping(virCheckpointEngine *engine);
+
+/** Waits @timeoutMs or until stopping; returns virCheckpointEngineStopping(). For
+ * polling loops. */
+gboolean
+virCheckpointEngineSleep(virCheckpointEngine *engine, guint timeoutMs);
+
+/** virCheckpointEngineIsBusy() counts these. */
+void
+virCheckpointEngineHold(virCheckpointEngine *engine);
+void
+virCheckpointEngineRelease(virCheckpointEngine *engine);
+
+/** The next operation on @uuid settles first.  Thread: any. */
+void
+virCheckpointEngineUnsettle(virCheckpointEngine *engine, const gchar *uuid);
+
+/** One operation on one domain: the slot, the connection and the view. */
+typedef struct virCheckpointOperation {
+    virCheckpointEngine *engine;
+    virConnectPtr conn;
+    virCheckpointStoreDomain *store; /* the slot */
+    virCheckpointDomainView *view;
+} virCheckpointOperation;
+
+typedef enum {
+    VIR_CHECKPOINT_OPERATION_NO_SETTLE = 1 << 0, /* take the domain as it is */
+    VIR_CHECKPOINT_OPERATION_RUNNING =
+        1 << 1, /* else VIR_ERR_OPERATION_INVALID "domain is not running" */
+} virCheckpointOperationFlags;
+
+/** Takes the slot (waits), looks the domain up, settles it. Thread: any but main's. */
+virCheckpointOperation *
+virCheckpointOperationBegin(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            guint flags,
+                            GError **error);
+/** Gives the slot back. */
+void
+virCheckpointOperationEnd(virCheckpointOperation *operation);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointOperation, virCheckpointOperationEnd)
+
+/**
+ * virCheckpointRecoverySettle: finishes whatever earlier operations left
+ * (docs/internals/recovery.md) The caller holds the slot.  FALSE: the domain is not
+ * settled; the next operation tries again.
+ */
+gboolean
+virCheckpointRecoverySettle(virCheckpointEngine *engine,
+                            virCheckpointStoreDomain *store,
+                            virCheckpointDomainView *view,
+                            GError **error);
+
+#endif
