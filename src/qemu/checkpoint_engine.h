@@ -21,15 +21,25 @@
  */
 typedef struct virCheckpointEngine virCheckpointEngine;
 
+/** A block job event as clients see it.  All borrowed. */
+typedef struct virCheckpointEngineEvent {
+    const gchar *uuid;   /* textual */
+    const gchar *name;   /* of the domain, now */
+    gint id;             /* of the domain; -1 when it is off */
+    const gchar *target; /* "vda" */
+    const gchar *source; /* path of the disk's source */
+    gint type;           /* virDomainBlockJobType */
+    gint status;         /* virConnectDomainEventBlockJobStatus */
+} virCheckpointEngineEvent;
+
 /**
  * virCheckpointEngineBlockJobFunc: a block job event that clients are to see
- * @uuid, @target ("vda"), @source: path of the disk's source
- * @type: virDomainBlockJobType; @status: virConnectDomainEventBlockJobStatus
- * Called on the main context.
+ * Called on the main context, from a source of priority G_PRIORITY_DEFAULT_IDLE or
+ * higher that was attached before the call that caused the event returns: so the
+ * gateway can send the event before the answer, as libvirt does.
  */
-typedef void (*virCheckpointEngineBlockJobFunc)(const gchar *uuid, const gchar *target,
-                                                const gchar *source, gint type,
-                                                gint status, gpointer data);
+typedef void (*virCheckpointEngineBlockJobFunc)(const virCheckpointEngineEvent *event,
+                                                gpointer data);
 
 typedef struct virCheckpointEngineConfig {
     const gchar *uri;        /* "qemu:///system?socket=/path" */

@@ -61,7 +61,8 @@ struct virCheckpointEngine {
 virConnectPtr
 virCheckpointEngineConnect(virCheckpointEngine *engine, GError **error);
 
-/** Tells clients of a block job, on the main context.  Thread: any. */
+/** Tells clients of a block job, on the main context.  Looks the domain's name and id
+ * up (blocks) first.  Thread: any but main's. */
 void
 virCheckpointEngineEmitBlockJob(virCheckpointEngine *engine,
                                 const gchar *uuid,
