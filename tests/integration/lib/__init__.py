@@ -1,0 +1,1 @@
+"""A private libvirt host, throw-away guests and a content oracle, for tests."""

@@ -1,0 +1,311 @@
+"""Guest: a real Linux, small enough for TCG, whose writes a test commands.
+
+The kernel is the distribution's cloud kernel, its package unpacked and not installed;
+the initramfs holds guestd (tests/guest/guestd.c) and the modules for virtio disks.
+Both are built once and kept in the build folder.
+"""
+
+import fcntl
+import glob
+import lzma
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+from . import paths
+from .domain import CLUSTER, SECTOR, VM
+from .host import Failure, wait_for
+
+BLOCK = 4096
+WANTED = ('virtio_pci', 'virtio_blk', 'virtio_scsi')
+MASK = (1 << 64) - 1
+
+
+def _run(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    if done.returncode != 0:
+        raise Failure(f'{" ".join(command)}: {(done.stderr or done.stdout).strip()}')
+    return done.stdout
+
+
+# Building
+
+def _kernel_package():
+    """The name of the newest cloud kernel's package."""
+    arch = _run('dpkg', '--print-architecture').strip()
+    for line in _run('apt-cache', 'depends', f'linux-image-cloud-{arch}').splitlines():
+        found = re.match(r'\s*Depends: (linux-image-\S+)', line)
+        if found:
+            return found.group(1)
+    raise Failure('no cloud kernel among the packages')
+
+
+def _unpack_kernel(folder):
+    _run('apt-get', 'download', _kernel_package(), cwd=folder)
+    package = glob.glob(os.path.join(folder, '*.deb'))[0]
+    _run('dpkg', '-x', package, os.path.join(folder, 'root'))
+    os.unlink(package)
+    return os.path.join(folder, 'root')
+
+
+def _modules(root):
+    """Paths of the wanted modules and what they need, in the order to load them."""
+    available = {}
+    for path in glob.glob(os.path.join(root, '**', '*.ko*'), recursive=True):
+        name = os.path.basename(path).split('.')[0].replace('-', '_')
+        available[name] = path
+    order = []
+
+    def add(name):
+        if name in order or name not in available:
+            return
+        depends = re.search(rb'\0depends=([^\0]*)\0', _module_bytes(available[name]))
+        for other in depends.group(1).decode().split(',') if depends else ():
+            add(other.replace('-', '_'))
+        order.append(name)
+    for name in WANTED:
+        add(name)
+    return [available[name] for name in order]
+
+
+def _module_bytes(path):
+    with open(path, 'rb') as module:
+        data = module.read()
+    return lzma.decompress(data) if path.endswith('.xz') else data
+
+
+def _cpio(entries):
+    """A newc archive of (name, mode, bytes)."""
+    out = bytearray()
+    for number, (name, mode, data) in enumerate(entries + [('TRAILER!!!', 0, b'')], 1):
+        raw = name.encode() + b'\0'
+        out += b'070701' + b''.join(b'%08X' % field for field in (
+            number, mode, 0, 0, 1, 0, len(data), 0, 0, 5, 1, len(raw), 0)) + raw
+        out += bytes(-len(out) % 4) + data
+        out += bytes(-len(out) % 4)
+    return bytes(out)
+
+
+def _build(folder):
+    root = _unpack_kernel(folder)
+    guestd = os.path.join(folder, 'guestd')
+    _run('cc', '-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror', '-D_GNU_SOURCE', '-static',
+         '-o', guestd, os.path.join(paths.TOP, 'tests', 'guest', 'guestd.c'), '-pthread')
+    modules = _modules(root)
+    names = [f'/mod{i}.ko' for i in range(len(modules))]
+    entries = [('dev', 0o040755, b''), ('dev/console', 0o020600, b''),
+               ('modules', 0o100644, '\n'.join(names).encode() + b'\n')]
+    with open(guestd, 'rb') as binary:
+        entries.append(('init', 0o100755, binary.read()))
+    entries += [(name[1:], 0o100644, _module_bytes(path))
+                for name, path in zip(names, modules)]
+    with open(os.path.join(folder, 'initrd'), 'wb') as out:
+        out.write(_cpio(entries))
+    shutil.copy(glob.glob(os.path.join(root, 'boot', 'vmlinuz-*'))[0],
+                os.path.join(folder, 'vmlinuz'))
+    shutil.rmtree(root)
+
+
+def build():
+    """(kernel, initramfs), made when missing or older than guestd."""
+    place = os.path.join(paths.cache(), 'guest')
+    kernel, initrd = os.path.join(place, 'vmlinuz'), os.path.join(place, 'initrd')
+    source = os.path.join(paths.TOP, 'tests', 'guest', 'guestd.c')
+    with open(os.path.join(paths.cache(), 'guest.lock'), 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        newest = max(os.path.getmtime(source), os.path.getmtime(__file__))
+        if not os.path.exists(initrd) or os.path.getmtime(initrd) < newest:
+            folder = tempfile.mkdtemp(prefix='guest-', dir=paths.cache())
+            try:
+                _build(folder)
+            except BaseException:
+                shutil.rmtree(folder)
+                raise
+            shutil.rmtree(place, ignore_errors=True)
+            os.rename(folder, place)
+    return kernel, initrd
+
+
+# What a load wrote
+
+def mix(value):
+    """guestd's function from a number to a block."""
+    value = (value + 0x9e3779b97f4a7c15) & MASK
+    value = ((value ^ (value >> 30)) * 0xbf58476d1ce4e5b9) & MASK
+    value = ((value ^ (value >> 27)) * 0x94d049bb133111eb) & MASK
+    return value ^ (value >> 31)
+
+
+def check_records(raw, offset, length, seed, first=1):
+    """Judges a writer's region in a raw image; returns the last record in it.
+
+    Records are written one at a time and in order, so at every moment the region shows
+    records first..N and no later one: each block its last record up to N.  Raises if
+    the image shows anything else, so it is from no moment at all.
+    """
+    blocks = length // BLOCK
+    seen = {}
+    with open(raw, 'rb') as image:
+        image.seek(offset)
+        for index in range(blocks):
+            data = image.read(BLOCK)
+            number = int.from_bytes(data[8:16], 'little')
+            if number:
+                if data != data[:16] * (BLOCK // 16) or \
+                        int.from_bytes(data[:8], 'little') != index:
+                    raise Failure(f'block {index} of the writer is torn or misplaced')
+                seen[index] = number
+    last = max(seen.values(), default=first - 1)
+    expected = {}
+    for number in range(first, last + 1):
+        expected[mix(seed + number) % blocks] = number
+    wrong = {i for i in set(seen) | set(expected) if seen.get(i) != expected.get(i)}
+    if wrong:
+        i = min(wrong)
+        raise Failure(f'{len(wrong)} blocks are not of the moment of record {last}: block '
+                      f'{i} (cluster {(offset + i * BLOCK) // CLUSTER}) holds '
+                      f'{seen.get(i)}, not {expected.get(i)}')
+    return last
+
+
+class Guest(VM):
+    """A VM that boots Linux; write, zero and discard run inside it."""
+
+    def __init__(self, host, name='guest', disks=None, **options):
+        self.kernel, self.initrd = build()
+        self._port = os.path.join(host.work, f'{name}.port')
+        self._console = os.path.join(host.logs, f'{name}-console.log')
+        self._socket = None
+        self._buffer = b''
+        self._ids = 0
+        os_xml = (f"<kernel>{self.kernel}</kernel><initrd>{self.initrd}</initrd>"
+                  "<cmdline>console=ttyS1 quiet panic=-1 tsc=reliable</cmdline>")
+        extra = f"""<serial type='unix'><source mode='bind' path='{self._port}'/>
+              <target port='0'/></serial>
+            <serial type='file'><source path='{self._console}'/>
+              <target port='1'/></serial>"""
+        options.setdefault('memory', 96)
+        super().__init__(host, name, disks, os_xml=os_xml, extra_devices=extra, **options)
+
+    def start(self):
+        super().start()
+        self.attach()
+
+    def attach(self, timeout=60):
+        """Waits until the guest answers."""
+        self._hang_up()
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(self._port)
+        self._buffer = b''
+
+        def answers():
+            try:
+                self.command('ping', timeout=0.3)
+                return True
+            except TimeoutError:
+                return False
+        try:
+            wait_for(answers, 'the guest answers', timeout)
+        except Failure:
+            with open(self._console, errors='replace') as console:
+                raise Failure('the guest does not answer; its console: ' +
+                              console.read()[-2000:]) from None
+
+    def _hang_up(self):
+        if self._socket:
+            self._socket.close()
+            self._socket = None
+
+    def destroy(self):
+        self._hang_up()
+        super().destroy()
+
+    def command(self, *words, timeout=60):
+        """Sends a command; returns the words of its result."""
+        self._ids += 1
+        self._socket.sendall(f'{self._ids} {" ".join(map(str, words))}\n'.encode())
+        end = time.monotonic() + timeout
+        while True:
+            line, newline, rest = self._buffer.partition(b'\n')
+            if newline:
+                self._buffer = rest
+                answer = line.decode(errors='replace').split()
+                # Before guestd runs, the terminal echoes what it is sent.
+                if answer[:1] != [str(self._ids)] or answer[1] not in ('ok', 'err'):
+                    continue
+                if answer[1] != 'ok':
+                    raise Failure(f'guest: {" ".join(map(str, words))}: '
+                                  f'{" ".join(answer[2:])}')
+                return answer[2:]
+            self._socket.settimeout(max(end - time.monotonic(), 0.001))
+            data = self._socket.recv(4096)
+            if not data:
+                raise Failure('the guest is gone')
+            self._buffer += data
+
+    # The model's operations, done by Linux
+
+    def write(self, offset, length, byte, target='vda'):
+        self.command('write', f'/dev/{target}', offset, length, byte)
+        self.disks[target].model.fill(offset, length, byte)
+
+    def zero(self, offset, length, target='vda', unmap=False):
+        self.command('zero', f'/dev/{target}', offset, length)
+        self.disks[target].model.fill(offset, length, 0)
+
+    def _change(self, target, command, offset, length):
+        self.command('discard', f'/dev/{target}', offset, length)
+
+    def reads(self, offset, length, byte, target='vda'):
+        try:
+            self.command('verify', f'/dev/{target}', offset, length, byte)
+            return True
+        except Failure as failure:
+            if 'differs at' not in str(failure):
+                raise
+            return False
+
+    def flush(self, target='vda'):
+        self.command('flush', f'/dev/{target}')
+
+    # Loads
+
+    def start_writer(self, number=0, target='vda', offset=0, length=None, seed=1, first=1,
+                     flush_every=50, delay_usec=0):
+        """Records one after the other, for check_records(); runs until stop_load()."""
+        self.command('load', number, 'writer', f'/dev/{target}', offset,
+                     length or self.disks[target].size - offset, seed, first, flush_every,
+                     delay_usec)
+
+    def start_files(self, number=0, folder='/mnt', length=1024 * 1024, seed=1, first=1,
+                    flush_every=20, delay_usec=0):
+        """The same as files of a mounted file system, with a log of the records."""
+        self.command('load', number, 'files', folder, 0, length, seed, first, flush_every,
+                     delay_usec)
+
+    def load_status(self, number=0):
+        """(last record written, last record flushed)."""
+        done, flushed = self.command('status', number)
+        return int(done), int(flushed)
+
+    def stop_load(self, number=0):
+        done, flushed = self.command('stop', number)
+        return int(done), int(flushed)
+
+    def mount(self, target='vda', folder='/mnt'):
+        self.command('mount', f'/dev/{target}', folder)
+
+    def unmount(self, folder='/mnt'):
+        self.command('umount', folder)
+
+    def power_off(self):
+        self.command('poweroff')
+        self._hang_up()
+        wait_for(lambda: not self.dom.isActive(), 'the guest powers off')
+
+
+__all__ = ['BLOCK', 'Guest', 'SECTOR', 'build', 'check_records', 'mix']

@@ -1,0 +1,37 @@
+#!/usr/bin/python3
+"""The integration tests: see HACKING.md, and lib/runner.py for how a test is written."""
+
+import argparse
+import os
+import signal
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.dont_write_bytecode = True
+
+from lib import runner  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('files', nargs='*', metavar='FILE')
+    parser.add_argument('--all', action='store_true', help='the slow tests, too')
+    parser.add_argument('--seed', type=int, help='of the random sequences')
+    parser.add_argument('--only', metavar='PATTERN', help='tests whose name contains it')
+    parser.add_argument('--jobs', type=int, default=2, help='files at a time')
+    parser.add_argument('--worker', metavar='FILE', help=argparse.SUPPRESS)
+    parser.add_argument('--names', default='', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    options = runner.Options(args.all, args.seed, args.only, args.jobs)
+    if args.worker:
+        runner.worker(args.worker, args.names.split(','), options)
+    # A signal ends the run as Ctrl-C does: places are closed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sys.exit(runner.main(args.files, options))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == '__main__':
+    main()
