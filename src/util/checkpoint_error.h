@@ -26,18 +26,21 @@
  */
 #define VIR_CHECKPOINT_LIBVIRT_ERROR (virCheckpointLibvirtErrorQuark())
 
-GQuark virCheckpointErrorQuark(void);
-GQuark virCheckpointLibvirtErrorQuark(void);
+GQuark
+virCheckpointErrorQuark(void);
+GQuark
+virCheckpointLibvirtErrorQuark(void);
 
 /**
  * virCheckpointErrorCode:
  * @error: any GError, borrowed
  *
  * Returns: the virErrorNumber a client gets for @error; VIR_ERR_OPERATION_FAILED for
- * errors of other domains (GIO, GLib); VIR_ERR_INTERNAL_ERROR for code 0.  Never 0: the client library
- * replaces an error with code 0 by one without our message.
+ * errors of other domains (GIO, GLib); VIR_ERR_INTERNAL_ERROR for code 0.  Never 0: the
+ * client library replaces an error with code 0 by one without our message.
  */
-gint virCheckpointErrorCode(const GError *error);
+gint
+virCheckpointErrorCode(const GError *error);
 
 /**
  * virCheckpointErrorMessage:
@@ -47,6 +50,7 @@ gint virCheckpointErrorCode(const GError *error);
  * a colon and the detail; for VIR_CHECKPOINT_LIBVIRT_ERROR the message as it is.
  * Cut to 4096 bytes at a UTF-8 boundary: longer ones can make the reply unencodable.
  */
-gchar *virCheckpointErrorMessage(const GError *error);
+gchar *
+virCheckpointErrorMessage(const GError *error);
 
 #endif

@@ -12,41 +12,51 @@
 
 /** A descriptor closed at the end of its scope; set it to -1 when declared. */
 #define VIR_CHECKPOINT_AUTOFD __attribute__((cleanup(virCheckpointFdCleanup)))
-void virCheckpointFdCleanup(int *fd);
-int virCheckpointFdSteal(int *fd);
+void
+virCheckpointFdCleanup(int *fd);
+int
+virCheckpointFdSteal(int *fd);
 
 /**
  * virCheckpointFileWrite:
  * @path: absolute; @text: contents; the file gets mode 0600
  *
  * Durable and atomic: when TRUE is returned the old or the new contents survive a
- * power cut, and it is the new.  Source: g_file_set_contents_full, CONSISTENT | DURABLE,
- * and a sync of the directory.
+ * power cut, and it is the new.  Source: g_file_set_contents_full, CONSISTENT |
+ * DURABLE, and a sync of the directory.
  */
-gboolean virCheckpointFileWrite(const gchar *path, const gchar *text, GError **error);
+gboolean
+virCheckpointFileWrite(const gchar *path, const gchar *text, GError **error);
 
 /** Reads at most @maxBytes; a larger file is an error naming it. */
-gchar *virCheckpointFileRead(const gchar *path, gsize maxBytes, GError **error);
+gchar *
+virCheckpointFileRead(const gchar *path, gsize maxBytes, GError **error);
 
 /** fdatasync of a file by path, and of its directory. */
-gboolean virCheckpointFileSync(const gchar *path, GError **error);
+gboolean
+virCheckpointFileSync(const gchar *path, GError **error);
 
 /** rename(2), then sync of the target's directory. */
-gboolean virCheckpointFileRename(const gchar *from, const gchar *to, GError **error);
+gboolean
+virCheckpointFileRename(const gchar *from, const gchar *to, GError **error);
 
 /** unlink(2) and sync of the directory; a missing file is success. */
-gboolean virCheckpointFileRemove(const gchar *path, GError **error);
+gboolean
+virCheckpointFileRemove(const gchar *path, GError **error);
 
 /** mkdir -p with @mode for what is made; each new directory's parent is synced. */
-gboolean virCheckpointFileMakeDirs(const gchar *path, gint mode, GError **error);
+gboolean
+virCheckpointFileMakeDirs(const gchar *path, gint mode, GError **error);
 
 /**
  * virCheckpointFileLock:
  * Takes an exclusive fcntl open-file-description lock on @path (created 0600).
- * @wait: block until it is free; else VIR_ERR_OPERATION_FAILED "... is held by another process".
+ * @wait: block until it is free; else VIR_ERR_OPERATION_FAILED "... is held by another
+ * process".
  *
  * Returns: the descriptor that holds the lock until it is closed, or -1.
  */
-int virCheckpointFileLock(const gchar *path, gboolean wait, GError **error);
+int
+virCheckpointFileLock(const gchar *path, gboolean wait, GError **error);
 
 #endif

@@ -19,6 +19,7 @@
  * VIR_ERR_OPERATION_FAILED with the program's name and its first lines of stderr.
  * Thread: any; blocks until the program ends.
  */
-gboolean virCheckpointProcessRun(const gchar *const *argv, gchar **output, GError **error);
+gboolean
+virCheckpointProcessRun(const gchar *const *argv, gchar **output, GError **error);
 
 #endif

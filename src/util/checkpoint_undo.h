@@ -13,13 +13,21 @@
 typedef struct virCheckpointUndo virCheckpointUndo;
 typedef void (*virCheckpointUndoFunc)(gpointer data);
 
-virCheckpointUndo *virCheckpointUndoNew(void);
-/** Registers @func(@data) to run, last first, when the ledger is freed. @free (or NULL) frees @data in either case. */
-void virCheckpointUndoPush(virCheckpointUndo *undo, virCheckpointUndoFunc func, gpointer data, GDestroyNotify free);
+virCheckpointUndo *
+virCheckpointUndoNew(void);
+/** Registers @func(@data) to run, last first, when the ledger is freed. @free (or NULL)
+ * frees @data in either case. */
+void
+virCheckpointUndoPush(virCheckpointUndo *undo,
+                      virCheckpointUndoFunc func,
+                      gpointer data,
+                      GDestroyNotify free);
 /** Everything went well: forget all entries. */
-void virCheckpointUndoDismiss(virCheckpointUndo *undo);
+void
+virCheckpointUndoDismiss(virCheckpointUndo *undo);
 /** Runs what was not dismissed, newest first, and frees. */
-void virCheckpointUndoFree(virCheckpointUndo *undo);
+void
+virCheckpointUndoFree(virCheckpointUndo *undo);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointUndo, virCheckpointUndoFree)
 
 #endif
