@@ -16,11 +16,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(virDomain, virDomainFree)
 
 /** A disk of the domain's live (or, shut off, inactive) XML. */
 typedef struct virCheckpointDisk {
-    gchar *target;   /* "vda" */
-    gchar *alias;    /* "virtio-disk0"; NULL when shut off */
-    gchar *source;   /* path of a file or block source, or NULL (network) */
-    gchar *type;     /* "file", "block", "network", "volume", ... */
-    gchar *format;   /* driver type, or NULL */
+    gchar *target; /* "vda" */
+    gchar *alias;  /* "virtio-disk0"; NULL when shut off */
+    gchar *source; /* path of a file or block source, or NULL (network) */
+    gchar *type;   /* "file", "block", "network", "volume", ... */
+    gchar *format; /* driver type, or NULL */
     gboolean readOnly;
     gboolean empty;
     gboolean cdromOrFloppy;
@@ -28,13 +28,18 @@ typedef struct virCheckpointDisk {
 } virCheckpointDisk;
 
 /** Converts libvirt's last error of this thread into @error. Always returns FALSE. */
-gboolean virCheckpointDomainSetError(GError **error);
+gboolean
+virCheckpointDomainSetError(GError **error);
 
 /** Returns: (transfer full): GPtrArray of virCheckpointDisk*, from domain XML text. */
-GPtrArray *virCheckpointDomainParseDisks(const gchar *xml, GError **error);
-void virCheckpointDiskFree(virCheckpointDisk *disk);
-/** The disk with target @name, or whose source path is @name; NULL if none. Borrowed. */
-const virCheckpointDisk *virCheckpointDomainFindDisk(GPtrArray *disks, const gchar *name);
+GPtrArray *
+virCheckpointDomainParseDisks(const gchar *xml, GError **error);
+void
+virCheckpointDiskFree(virCheckpointDisk *disk);
+/** The disk with target @name, or whose source path is @name; NULL if none. Borrowed.
+ */
+const virCheckpointDisk *
+virCheckpointDomainFindDisk(GPtrArray *disks, const gchar *name);
 
 /** The view of one domain for the length of one operation. */
 typedef struct virCheckpointDomainView {
@@ -42,16 +47,19 @@ typedef struct virCheckpointDomainView {
     gchar *uuid;
     gchar *name;
     gboolean running;
-    gchar *xml;                    /* live XML when running, else inactive; no security info */
+    gchar *xml; /* live XML when running, else inactive; no security info */
     GPtrArray *disks;
     virCheckpointMonitor *monitor; /* NULL when not running */
 } virCheckpointDomainView;
 
 /** Looks the domain up on @conn. VIR_ERR_NO_DOMAIN if there is none. */
-virCheckpointDomainView *virCheckpointDomainViewNew(virConnectPtr conn, const gchar *uuid, GError **error);
+virCheckpointDomainView *
+virCheckpointDomainViewNew(virConnectPtr conn, const gchar *uuid, GError **error);
 /** Reads XML and disks again (after a snapshot or pivot). */
-gboolean virCheckpointDomainViewRefresh(virCheckpointDomainView *view, GError **error);
-void virCheckpointDomainViewFree(virCheckpointDomainView *view);
+gboolean
+virCheckpointDomainViewRefresh(virCheckpointDomainView *view, GError **error);
+void
+virCheckpointDomainViewFree(virCheckpointDomainView *view);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointDomainView, virCheckpointDomainViewFree)
 
 #endif

@@ -16,8 +16,8 @@
  * socket.  It does not judge rights: callers have established them.
  *
  * Unless said otherwise functions may be called from any thread but the main
- * context's, block until done, and hold the domain's one job slot for their duration; @uuid is the
- * domain's textual UUID.  Errors carry libvirt's codes.
+ * context's, block until done, and hold the domain's one job slot for their duration;
+ * @uuid is the domain's textual UUID.  Errors carry libvirt's codes.
  */
 typedef struct virCheckpointEngine virCheckpointEngine;
 
@@ -52,58 +52,96 @@ typedef struct virCheckpointEngineConfig {
 /**
  * virCheckpointEngineNew:
  * Opens the store, connects to the backend (and again whenever it went away), takes the
- * host's lock, registers for domain events, and starts recovery of all domains with a folder in the store, in the background.
- * A backend that does not answer yet is no error; a second instance for the same host on the same root is.
- * Thread: main; libvirt's default event loop is registered.
+ * host's lock, registers for domain events, and starts recovery of all domains with a
+ * folder in the store, in the background. A backend that does not answer yet is no
+ * error; a second instance for the same host on the same root is. Thread: main;
+ * libvirt's default event loop is registered.
  */
-virCheckpointEngine *virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error);
-/** Lets running steps finish (jobs stay recorded and are taken up by the next start) and frees.  Thread: main. */
-void virCheckpointEngineFree(virCheckpointEngine *engine);
+virCheckpointEngine *
+virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error);
+/** Lets running steps finish (jobs stay recorded and are taken up by the next start)
+ * and frees.  Thread: main. */
+void
+virCheckpointEngineFree(virCheckpointEngine *engine);
 /** TRUE while an operation or a mirror runs.  Thread: any, does not block. */
-gboolean virCheckpointEngineIsBusy(virCheckpointEngine *engine);
+gboolean
+virCheckpointEngineIsBusy(virCheckpointEngine *engine);
 
 /* Checkpoints; flags are libvirt's. */
 
-/** @name: (out) (transfer full): the name of the new checkpoint.  REDEFINE of a name that is not ours: VIR_ERR_NO_DOMAIN_CHECKPOINT, the caller forwards. */
-gboolean virCheckpointEngineCreate(virCheckpointEngine *engine, const gchar *uuid, const gchar *xml, guint flags, gchar **name, GError **error);
-gboolean virCheckpointEngineDelete(virCheckpointEngine *engine, const gchar *uuid, const gchar *name, guint flags, GError **error);
-gboolean virCheckpointEngineGetXml(virCheckpointEngine *engine, const gchar *uuid, const gchar *name, guint flags, gchar **xml, GError **error);
+/** @name: (out) (transfer full): the name of the new checkpoint.  REDEFINE of a name
+ * that is not ours: VIR_ERR_NO_DOMAIN_CHECKPOINT, the caller forwards. */
+gboolean
+virCheckpointEngineCreate(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          const gchar *xml,
+                          guint flags,
+                          gchar **name,
+                          GError **error);
+gboolean
+virCheckpointEngineDelete(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          const gchar *name,
+                          guint flags,
+                          GError **error);
+gboolean
+virCheckpointEngineGetXml(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          const gchar *name,
+                          guint flags,
+                          gchar **xml,
+                          GError **error);
 
 /** One line of a list. */
 typedef struct virCheckpointEngineEntry {
     gchar *name;
     gchar *parent; /* or NULL */
 } virCheckpointEngineEntry;
-void virCheckpointEngineEntryFree(virCheckpointEngineEntry *entry);
+void
+virCheckpointEngineEntryFree(virCheckpointEngineEntry *entry);
 
 /**
- * Our checkpoints of the domain in topological order, READY and DELETING-not CREATING ones only; (transfer full) GPtrArray of
- * virCheckpointEngineEntry*, maybe empty.  Does not wait for the job slot.
+ * Our checkpoints of the domain in topological order, READY and DELETING-not CREATING
+ * ones only; (transfer full) GPtrArray of virCheckpointEngineEntry*, maybe empty.  Does
+ * not wait for the job slot.
  */
-GPtrArray *virCheckpointEngineList(virCheckpointEngine *engine, const gchar *uuid, GError **error);
+GPtrArray *
+virCheckpointEngineList(virCheckpointEngine *engine, const gchar *uuid, GError **error);
 /** TRUE if @name is a checkpoint of ours.  Does not wait for the job slot. */
-gboolean virCheckpointEngineHas(virCheckpointEngine *engine, const gchar *uuid, const gchar *name);
+gboolean
+virCheckpointEngineHas(virCheckpointEngine *engine,
+                       const gchar *uuid,
+                       const gchar *name);
 /** Drops all metadata and sidecars of a domain (undefine with checkpoints-metadata). */
-gboolean virCheckpointEngineDrop(virCheckpointEngine *engine, const gchar *uuid, GError **error);
-/** Settles whatever an earlier operation left; returns when the domain may be used (started). Success if nothing is known of it. */
-gboolean virCheckpointEngineSettle(virCheckpointEngine *engine, const gchar *uuid, GError **error);
+gboolean
+virCheckpointEngineDrop(virCheckpointEngine *engine, const gchar *uuid, GError **error);
+/** Settles whatever an earlier operation left; returns when the domain may be used
+ * (started). Success if nothing is known of it. */
+gboolean
+virCheckpointEngineSettle(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          GError **error);
 
 /* Incremental mirror. */
 
 typedef struct virCheckpointMirrorRequest {
-    const gchar *disk;       /* target or source path, as given */
+    const gchar *disk; /* target or source path, as given */
     const gchar *destXml;
     const gchar *bitmap;     /* or NULL */
     const gchar *checkpoint; /* or NULL; one of the two is given */
     gboolean finish;
-    guint64 bandwidthBytes;  /* per second; 0 unlimited */
-    guint granularity;       /* 0 default */
-    guint64 bufSize;         /* 0 default */
-    guint flags;             /* virDomainBlockCopyFlags */
+    guint64 bandwidthBytes; /* per second; 0 unlimited */
+    guint granularity;      /* 0 default */
+    guint64 bufSize;        /* 0 default */
+    guint flags;            /* virDomainBlockCopyFlags */
 } virCheckpointMirrorRequest;
 
 /** Returns when the job runs (the bulk pass has begun) or nothing was begun. */
-gboolean virCheckpointEngineMirrorStart(virCheckpointEngine *engine, const gchar *uuid, const virCheckpointMirrorRequest *request, GError **error);
+gboolean
+virCheckpointEngineMirrorStart(virCheckpointEngine *engine,
+                               const gchar *uuid,
+                               const virCheckpointMirrorRequest *request,
+                               GError **error);
 
 typedef enum {
     VIR_CHECKPOINT_MIRROR_NONE, /* no job of ours on that disk: forward the call */
@@ -112,21 +150,44 @@ typedef enum {
 } virCheckpointMirrorAnswer;
 
 /** @disk: target or path.  Does not wait for the job slot. */
-virCheckpointMirrorAnswer virCheckpointEngineMirrorInfo(virCheckpointEngine *engine, const gchar *uuid, const gchar *disk, virDomainBlockJobInfo *info, GError **error);
+virCheckpointMirrorAnswer
+virCheckpointEngineMirrorInfo(virCheckpointEngine *engine,
+                              const gchar *uuid,
+                              const gchar *disk,
+                              virDomainBlockJobInfo *info,
+                              GError **error);
 /** @flags: virDomainBlockJobAbortFlags.  Without ASYNC returns when the job is over. */
-virCheckpointMirrorAnswer virCheckpointEngineMirrorAbort(virCheckpointEngine *engine, const gchar *uuid, const gchar *disk, guint flags, GError **error);
+virCheckpointMirrorAnswer
+virCheckpointEngineMirrorAbort(virCheckpointEngine *engine,
+                               const gchar *uuid,
+                               const gchar *disk,
+                               guint flags,
+                               GError **error);
 /** @bandwidthBytes: bytes per second, 0 unlimited. */
-virCheckpointMirrorAnswer virCheckpointEngineMirrorSetSpeed(virCheckpointEngine *engine, const gchar *uuid, const gchar *disk, guint64 bandwidthBytes, GError **error);
+virCheckpointMirrorAnswer
+virCheckpointEngineMirrorSetSpeed(virCheckpointEngine *engine,
+                                  const gchar *uuid,
+                                  const gchar *disk,
+                                  guint64 bandwidthBytes,
+                                  GError **error);
 
 /**
  * virCheckpointEngineHidesJob:
  * @disk: target ("vda") or path of the disk's source in an event of libvirt's
  *
  * Thread: any (the main context's, too); does not block.
- * Returns: TRUE if a block job event of libvirt for that disk belongs to a job that we started inside: clients must not see it.
+ * Returns: TRUE if a block job event of libvirt for that disk belongs to a job that we
+ * started inside: clients must not see it.
  */
-gboolean virCheckpointEngineHidesJob(virCheckpointEngine *engine, const gchar *uuid, const gchar *disk);
-/** TRUE if a mirror of ours runs on @disk (NULL: on any disk of the domain).  Thread: any, does not block. */
-gboolean virCheckpointEngineHasMirror(virCheckpointEngine *engine, const gchar *uuid, const gchar *disk);
+gboolean
+virCheckpointEngineHidesJob(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            const gchar *disk);
+/** TRUE if a mirror of ours runs on @disk (NULL: on any disk of the domain).  Thread:
+ * any, does not block. */
+gboolean
+virCheckpointEngineHasMirror(virCheckpointEngine *engine,
+                             const gchar *uuid,
+                             const gchar *disk);
 
 #endif

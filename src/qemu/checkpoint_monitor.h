@@ -27,38 +27,68 @@ typedef struct virCheckpointMonitorOps {
     void (*free)(gpointer peer);
 } virCheckpointMonitorOps;
 
-virCheckpointMonitor *virCheckpointMonitorNew(const virCheckpointMonitorOps *ops, gpointer peer, const gchar *name);
-void virCheckpointMonitorFree(virCheckpointMonitor *monitor);
+virCheckpointMonitor *
+virCheckpointMonitorNew(const virCheckpointMonitorOps *ops,
+                        gpointer peer,
+                        const gchar *name);
+void
+virCheckpointMonitorFree(virCheckpointMonitor *monitor);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointMonitor, virCheckpointMonitorFree)
 
-/** A running guest, through virDomainQemuMonitorCommand(WithFiles). Takes a reference of @domain. */
-virCheckpointMonitor *virCheckpointMonitorNewDomain(virDomainPtr domain, GError **error);
+/** A running guest, through virDomainQemuMonitorCommand(WithFiles). Takes a reference
+ * of @domain. */
+virCheckpointMonitor *
+virCheckpointMonitorNewDomain(virDomainPtr domain, GError **error);
 
 /**
  * A qemu-storage-daemon started for this monitor and ended with it (also when we
  * die: PR_SET_PDEATHSIG), spoken to over a private QMP socket(pair).
- * @argv: further arguments after the program's name, NULL-terminated (blockdevs), or NULL
+ * @argv: further arguments after the program's name, NULL-terminated (blockdevs), or
+ * NULL
  */
-virCheckpointMonitor *virCheckpointMonitorNewStorageDaemon(const gchar *const *argv, GError **error);
+virCheckpointMonitor *
+virCheckpointMonitorNewStorageDaemon(const gchar *const *argv, GError **error);
 
 /**
  * virCheckpointMonitorRun:
  * @command: QMP command name; @arguments: (transfer full) (nullable)
  *
- * Returns: (transfer full): the "return" member.  A QMP error is VIR_ERR_OPERATION_FAILED
- * "COMMAND: desc"; @error's message ends with QEMU's text.  A peer that is gone is what libvirt says (VIR_ERR_OPERATION_INVALID).
+ * Returns: (transfer full): the "return" member.  A QMP error is
+ * VIR_ERR_OPERATION_FAILED "COMMAND: desc"; @error's message ends with QEMU's text.  A
+ * peer that is gone is what libvirt says (VIR_ERR_OPERATION_INVALID).
  */
-virCheckpointJson *virCheckpointMonitorRun(virCheckpointMonitor *monitor, const gchar *command, virCheckpointJson *arguments, GError **error);
+virCheckpointJson *
+virCheckpointMonitorRun(virCheckpointMonitor *monitor,
+                        const gchar *command,
+                        virCheckpointJson *arguments,
+                        GError **error);
 
 /**
  * virCheckpointMonitorAddFd:
- * Hands @fd (borrowed) over as /dev/fdset/@set.  For a storage daemon 7.2, which has no add-fd,
- * FALSE with VIR_ERR_OPERATION_UNSUPPORTED: open by path there.
+ * Hands @fd (borrowed) over as /dev/fdset/@set.  For a storage daemon 7.2, which has no
+ * add-fd, FALSE with VIR_ERR_OPERATION_UNSUPPORTED: open by path there.
  */
-gboolean virCheckpointMonitorAddFd(virCheckpointMonitor *monitor, int fd, guint64 *set, GError **error);
+gboolean
+virCheckpointMonitorAddFd(virCheckpointMonitor *monitor,
+                          int fd,
+                          guint64 *set,
+                          GError **error);
 /** remove-fd; a set that is not there is success. */
-gboolean virCheckpointMonitorRemoveFd(virCheckpointMonitor *monitor, guint64 set, GError **error);
+gboolean
+virCheckpointMonitorRemoveFd(virCheckpointMonitor *monitor,
+                             guint64 set,
+                             GError **error);
+/** Removes fdsets of ours that no node uses: an operation that died left them. */
+gboolean
+virCheckpointMonitorSweepFds(virCheckpointMonitor *monitor, GError **error);
+/**
+ * TRUE if the last command was answered: when it failed, then QEMU refused it and
+ * nothing happened.  FALSE: nobody knows whether it ran.
+ */
+gboolean
+virCheckpointMonitorAnswered(const virCheckpointMonitor *monitor);
 /** TRUE when descriptors can be handed over. */
-gboolean virCheckpointMonitorHasFds(virCheckpointMonitor *monitor);
+gboolean
+virCheckpointMonitorHasFds(virCheckpointMonitor *monitor);
 
 #endif

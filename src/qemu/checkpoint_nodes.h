@@ -10,7 +10,8 @@
 
 #include "checkpoint_monitor.h"
 
-/** One dirty bitmap as query-named-block-nodes shows it.  Anonymous ones are left out. */
+/** One dirty bitmap as query-named-block-nodes shows it.  Anonymous ones are left out.
+ */
 typedef struct virCheckpointBitmapInfo {
     gchar *name;
     guint64 countBytes;
@@ -23,15 +24,15 @@ typedef struct virCheckpointBitmapInfo {
 
 /** One named block node. */
 typedef struct virCheckpointNode {
-    gchar *name;       /* node-name */
-    gchar *driver;     /* "qcow2", "file", "copy-on-read", ... */
-    gchar *file;       /* file name QEMU shows: a path, or json: */
-    guint64 sizeBytes; /* virtual size */
+    gchar *name;         /* node-name */
+    gchar *driver;       /* "qcow2", "file", "copy-on-read", ... */
+    gchar *file;         /* file name QEMU shows: a path, or json: */
+    guint64 sizeBytes;   /* virtual size */
     guint64 clusterSize; /* 0 = unknown */
     gboolean readOnly;
-    gboolean compatOld;  /* qcow2 version 2: no persistent bitmaps */
-    gchar *backing;    /* node-name of the backing node, or NULL */
-    gchar *child;      /* node-name of the 'file' child, or NULL */
+    gboolean compatOld; /* qcow2 version 2: no persistent bitmaps */
+    gchar *backing;     /* node-name of the backing node, or NULL */
+    gchar *child;       /* node-name of the 'file' child, or NULL */
     GPtrArray *bitmaps; /* virCheckpointBitmapInfo* */
 } virCheckpointNode;
 
@@ -39,21 +40,33 @@ typedef struct virCheckpointNode {
 typedef struct virCheckpointGraph virCheckpointGraph;
 
 /** One query-named-block-nodes, query-block and x-debug-query-block-graph. */
-virCheckpointGraph *virCheckpointGraphQuery(virCheckpointMonitor *monitor, GError **error);
-void virCheckpointGraphFree(virCheckpointGraph *graph);
+virCheckpointGraph *
+virCheckpointGraphQuery(virCheckpointMonitor *monitor, GError **error);
+void
+virCheckpointGraphFree(virCheckpointGraph *graph);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointGraph, virCheckpointGraphFree)
 
 /** By node-name, or NULL. */
-const virCheckpointNode *virCheckpointGraphNode(const virCheckpointGraph *graph, const gchar *name);
-/** The format node (qcow2, raw, ...) at the top of the device with alias @alias ("virtio-disk0"), filters skipped; NULL if there is none. */
-const virCheckpointNode *virCheckpointGraphTop(const virCheckpointGraph *graph, const gchar *alias);
+const virCheckpointNode *
+virCheckpointGraphNode(const virCheckpointGraph *graph, const gchar *name);
+/** The format node (qcow2, raw, ...) at the top of the device with alias @alias
+ * ("virtio-disk0"), filters skipped; NULL if there is none. */
+const virCheckpointNode *
+virCheckpointGraphTop(const virCheckpointGraph *graph, const gchar *alias);
 /** The next layer below, filters skipped; NULL at the bottom. */
-const virCheckpointNode *virCheckpointGraphBacking(const virCheckpointGraph *graph, const virCheckpointNode *node);
+const virCheckpointNode *
+virCheckpointGraphBacking(const virCheckpointGraph *graph,
+                          const virCheckpointNode *node);
 /** The layer at or below @top whose image is the file @path, or NULL. */
-const virCheckpointNode *virCheckpointGraphLayer(const virCheckpointGraph *graph, const virCheckpointNode *top, const gchar *path);
+const virCheckpointNode *
+virCheckpointGraphLayer(const virCheckpointGraph *graph,
+                        const virCheckpointNode *top,
+                        const gchar *path);
 /** All nodes (virCheckpointNode*, borrowed). */
-const GPtrArray *virCheckpointGraphNodes(const virCheckpointGraph *graph);
+const GPtrArray *
+virCheckpointGraphNodes(const virCheckpointGraph *graph);
 /** The bitmap @name on @node, or NULL. */
-const virCheckpointBitmapInfo *virCheckpointNodeBitmap(const virCheckpointNode *node, const gchar *name);
+const virCheckpointBitmapInfo *
+virCheckpointNodeBitmap(const virCheckpointNode *node, const gchar *name);
 
 #endif

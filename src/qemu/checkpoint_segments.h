@@ -23,41 +23,74 @@ typedef struct virCheckpointSegments {
     GPtrArray *records;              /* owned; Refresh replaces it */
 } virCheckpointSegments;
 
-virCheckpointSegments *virCheckpointSegmentsNew(virCheckpointStoreDomain *store, virCheckpointDomainView *view, GError **error);
-gboolean virCheckpointSegmentsRefresh(virCheckpointSegments *segments, GError **error);
-void virCheckpointSegmentsFree(virCheckpointSegments *segments);
+virCheckpointSegments *
+virCheckpointSegmentsNew(virCheckpointStoreDomain *store,
+                         virCheckpointDomainView *view,
+                         GError **error);
+gboolean
+virCheckpointSegmentsRefresh(virCheckpointSegments *segments, GError **error);
+void
+virCheckpointSegmentsFree(virCheckpointSegments *segments);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointSegments, virCheckpointSegmentsFree)
 
 /** The top format node of disk @target, or an error naming the disk. */
-const virCheckpointNode *virCheckpointSegmentsTop(virCheckpointSegments *segments, const gchar *target, GError **error);
+const virCheckpointNode *
+virCheckpointSegmentsTop(virCheckpointSegments *segments,
+                         const gchar *target,
+                         GError **error);
 
 /**
- * Parks every frozen part of every disk: bitmaps of ours that are not the active one, and the copies of
- * the active one on layers below the top (frozen by an external snapshot).  What cannot be parked stays listed; a warning says why.  @target: one disk only, or NULL.
- * Returns FALSE if anything was left.
+ * Parks every frozen part of every disk: bitmaps of ours that are not the active one,
+ * and the copies of the active one on layers below the top (frozen by an external
+ * snapshot).  What cannot be parked stays listed; a warning says why.  @target: one
+ * disk only, or NULL. Returns FALSE if anything was left.
  */
-gboolean virCheckpointSegmentsPark(virCheckpointSegments *segments, const gchar *target, GError **error);
+gboolean
+virCheckpointSegmentsPark(virCheckpointSegments *segments,
+                          const gchar *target,
+                          GError **error);
 
-/** Checks the invariant; where it does not hold the segment is recorded lost, then tracking starts anew and inconsistent bitmaps of ours are removed. */
-gboolean virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error);
+/** Checks the invariant; where it does not hold the segment is recorded lost, then
+ * tracking starts anew and inconsistent bitmaps of ours are removed. */
+gboolean
+virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error);
 
 /**
  * virCheckpointSegmentsSince:
- * @record: the base checkpoint; @target: disk; @node: node on which to make the bitmap (the disk's top or, below an overlay, S's node; same size)
- * @name: name of the transient bitmap to make; ENABLED when @enabled, so that it records on from now
+ * @record: the base checkpoint; @target: disk; @node: node on which to make the bitmap
+ * (the disk's top or, below an overlay, S's node; same size)
+ * @name: name of the transient bitmap to make; ENABLED when @enabled, so that it
+ * records on from now
  *
- * After it @name on @node holds every change of the disk since @record: sidecars and live parts on every layer at or below
- * the top.  VIR_ERR_CHECKPOINT_INCONSISTENT naming domain, disk, checkpoint and remedy when a segment is lost.
+ * After it @name on @node holds every change of the disk since @record: sidecars and
+ * live parts on every layer at or below the top.  VIR_ERR_CHECKPOINT_INCONSISTENT
+ * naming domain, disk, checkpoint and remedy when a segment is lost.
  */
-gboolean virCheckpointSegmentsSince(virCheckpointSegments *segments, const virCheckpointRecord *record, const gchar *target, const gchar *node, const gchar *name, gboolean enabled, GError **error);
+gboolean
+virCheckpointSegmentsSince(virCheckpointSegments *segments,
+                           const virCheckpointRecord *record,
+                           const gchar *target,
+                           const gchar *node,
+                           const gchar *name,
+                           gboolean enabled,
+                           GError **error);
 
 /**
  * Creates a checkpoint: @def aligned (checkpoint_def.h), parent and time set here.
- * Record, transaction, invariant, record; previous segments are not parked yet (virCheckpointSegmentsPark).
+ * Record, transaction, invariant, record; previous segments are not parked yet
+ * (virCheckpointSegmentsPark).
  * @record: (out) (transfer full) (optional)
  */
-gboolean virCheckpointSegmentsCreate(virCheckpointSegments *segments, const virCheckpointDef *def, virCheckpointRecord **record, GError **error);
-/** Deletes one checkpoint (ENGINE rules: the parts go to the previous one). Also takes back one made by a job that failed. */
-gboolean virCheckpointSegmentsDelete(virCheckpointSegments *segments, const gchar *id, GError **error);
+gboolean
+virCheckpointSegmentsCreate(virCheckpointSegments *segments,
+                            const virCheckpointDef *def,
+                            virCheckpointRecord **record,
+                            GError **error);
+/** Deletes one checkpoint (ENGINE rules: the parts go to the previous one). Also takes
+ * back one made by a job that failed. */
+gboolean
+virCheckpointSegmentsDelete(virCheckpointSegments *segments,
+                            const gchar *id,
+                            GError **error);
 
 #endif

@@ -22,24 +22,44 @@ typedef struct virCheckpointSidecarInfo {
     gboolean inUse;
 } virCheckpointSidecarInfo;
 
-/** Reads bitmap VIR_CHECKPOINT_SIDECAR_BITMAP of the qcow2 file @path, bounds-checked, no QEMU. A missing bitmap or malformed file is an error naming it. */
-gboolean virCheckpointSidecarRead(const gchar *path, virCheckpointSidecarInfo *info, GError **error);
+/** Reads bitmap VIR_CHECKPOINT_SIDECAR_BITMAP of the qcow2 file @path, bounds-checked,
+ * no QEMU. A missing bitmap or malformed file is an error naming it. */
+gboolean
+virCheckpointSidecarRead(const gchar *path,
+                         virCheckpointSidecarInfo *info,
+                         GError **error);
 
 /**
  * virCheckpointSidecarWrite:
- * @sources: GArray of virCheckpointBitmapRef: bitmaps of @monitor's nodes, at least one, all seen present, idle and consistent, none still recording unless its node is read-only or its
- * successor already records
+ * @sources: GArray of virCheckpointBitmapRef: bitmaps of @monitor's nodes, at least
+ * one, all seen present, idle and consistent, none still recording unless its node is
+ * read-only or its successor already records
  * @fileName: name inside the domain's folder ("<id>.<n>.qcow2")
  *
- * Complete, read back, durable and renamed into place when TRUE.  On failure nothing is left but maybe a *.tmp.
+ * Complete, read back, durable and renamed into place when TRUE.  On failure nothing is
+ * left but maybe a *.tmp.
  */
-gboolean virCheckpointSidecarWrite(virCheckpointStoreDomain *store, virCheckpointMonitor *monitor, guint64 sizeBytes, guint64 granularity, GArray *sources, const gchar *fileName, GError **error);
+gboolean
+virCheckpointSidecarWrite(virCheckpointStoreDomain *store,
+                          virCheckpointMonitor *monitor,
+                          guint64 sizeBytes,
+                          guint64 granularity,
+                          GArray *sources,
+                          const gchar *fileName,
+                          GError **error);
 
 /**
  * virCheckpointSidecarLoad:
  * @sidecars: GPtrArray of gchar*: file names in the folder
- * Merges them all into the existing bitmap @name of @node (same virtual size). In batches; all helper nodes and fdsets are gone afterwards, also on failure.
+ * Merges them all into the existing bitmap @name of @node (same virtual size). In
+ * batches; all helper nodes and fdsets are gone afterwards, also on failure.
  */
-gboolean virCheckpointSidecarLoad(virCheckpointStoreDomain *store, virCheckpointMonitor *monitor, GPtrArray *sidecars, const gchar *node, const gchar *name, GError **error);
+gboolean
+virCheckpointSidecarLoad(virCheckpointStoreDomain *store,
+                         virCheckpointMonitor *monitor,
+                         GPtrArray *sidecars,
+                         const gchar *node,
+                         const gchar *name,
+                         GError **error);
 
 #endif

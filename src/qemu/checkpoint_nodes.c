@@ -1,0 +1,322 @@
+/*
+ * checkpoint_nodes.c: what QEMU's block graph and bitmaps look like now
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: three replies make one picture.  query-named-block-nodes (flat) has the nodes
+ * with their sizes and bitmaps, x-debug-query-block-graph the edges between them
+ * (stable since QEMU 4.0 and the only reply that has them), query-block the node that
+ * each device looks at.  That node can be a filter (copy-on-read; mirror and commit
+ * jobs insert theirs), which takes no persistent bitmap: look-ups walk down to the
+ * format node.
+ *
+ * A graph is a snapshot: it is true only while the domain's slot is held, and foreign
+ * jobs may change it even then.  So what it shows is used to build a command, and
+ * QEMU's answer to the command decides.
+ */
+
+#include "config.h"
+
+#include <string.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_nodes.h"
+
+struct virCheckpointGraph {
+    GPtrArray *nodes;   /* virCheckpointNode*, owned */
+    GHashTable *byName; /* borrowed key -> virCheckpointNode*, borrowed */
+    GPtrArray *qdevs;   /* gchar*: parallel to tops */
+    GPtrArray *tops;    /* gchar*: node-name */
+};
+
+static void
+virCheckpointBitmapInfoFree(virCheckpointBitmapInfo *info)
+{
+    g_free(info->name);
+    g_free(info);
+}
+
+static void
+virCheckpointNodeFree(virCheckpointNode *node)
+{
+    g_free(node->name);
+    g_free(node->driver);
+    g_free(node->file);
+    g_free(node->backing);
+    g_free(node->child);
+    g_ptr_array_unref(node->bitmaps);
+    g_free(node);
+}
+
+void
+virCheckpointGraphFree(virCheckpointGraph *graph)
+{
+    if (!graph)
+        return;
+    g_hash_table_unref(graph->byName);
+    g_ptr_array_unref(graph->nodes);
+    g_ptr_array_unref(graph->qdevs);
+    g_ptr_array_unref(graph->tops);
+    g_free(graph);
+}
+
+static void
+virCheckpointNodeReadBitmaps(virCheckpointNode *node, const virCheckpointJson *list)
+{
+    gsize i;
+
+    for (i = 0; i < virCheckpointJsonLength(list); i++) {
+        const virCheckpointJson *entry = virCheckpointJsonIndex(list, i);
+        const gchar *name = virCheckpointJsonGetString(entry, "name");
+        virCheckpointBitmapInfo *info;
+
+        if (!name)
+            continue;
+        info = g_new0(virCheckpointBitmapInfo, 1);
+        info->name = g_strdup(name);
+        virCheckpointJsonGetUint64(entry, "count", &info->countBytes);
+        virCheckpointJsonGetUint64(entry, "granularity", &info->granularity);
+        info->recording = virCheckpointJsonGetBoolean(entry, "recording", FALSE);
+        info->busy = virCheckpointJsonGetBoolean(entry, "busy", FALSE);
+        info->persistent = virCheckpointJsonGetBoolean(entry, "persistent", FALSE);
+        info->inconsistent = virCheckpointJsonGetBoolean(entry, "inconsistent", FALSE);
+        g_ptr_array_add(node->bitmaps, info);
+    }
+}
+
+static void
+virCheckpointGraphReadNodes(virCheckpointGraph *graph, const virCheckpointJson *list)
+{
+    gsize i;
+
+    for (i = 0; i < virCheckpointJsonLength(list); i++) {
+        const virCheckpointJson *entry = virCheckpointJsonIndex(list, i);
+        const virCheckpointJson *image = virCheckpointJsonGet(entry, "image");
+        const virCheckpointJson *data =
+            virCheckpointJsonPath(entry, "image.format-specific.data");
+        const gchar *name = virCheckpointJsonGetString(entry, "node-name");
+        virCheckpointNode *node;
+
+        if (!name)
+            continue;
+        node = g_new0(virCheckpointNode, 1);
+        node->name = g_strdup(name);
+        node->driver = g_strdup(virCheckpointJsonGetString(entry, "drv"));
+        node->file = g_strdup(virCheckpointJsonGetString(entry, "file"));
+        node->readOnly = virCheckpointJsonGetBoolean(entry, "ro", FALSE);
+        virCheckpointJsonGetUint64(image, "virtual-size", &node->sizeBytes);
+        virCheckpointJsonGetUint64(image, "cluster-size", &node->clusterSize);
+        node->compatOld =
+            g_strcmp0(virCheckpointJsonGetString(data, "compat"), "0.10") == 0;
+        node->bitmaps =
+            g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointBitmapInfoFree);
+        virCheckpointNodeReadBitmaps(node,
+                                     virCheckpointJsonGet(entry, "dirty-bitmaps"));
+        g_ptr_array_add(graph->nodes, node);
+        g_hash_table_insert(graph->byName, node->name, node);
+    }
+}
+
+static void
+virCheckpointGraphReadDevices(virCheckpointGraph *graph, const virCheckpointJson *list)
+{
+    gsize i;
+
+    for (i = 0; i < virCheckpointJsonLength(list); i++) {
+        const virCheckpointJson *entry = virCheckpointJsonIndex(list, i);
+        const gchar *qdev = virCheckpointJsonGetString(entry, "qdev");
+        const gchar *top =
+            virCheckpointJsonString(virCheckpointJsonPath(entry, "inserted.node-name"));
+
+        if (!qdev || !top)
+            continue;
+        g_ptr_array_add(graph->qdevs, g_strdup(qdev));
+        g_ptr_array_add(graph->tops, g_strdup(top));
+    }
+}
+
+/* Edges name their ends by the numbers of this reply. */
+static void
+virCheckpointGraphReadEdges(virCheckpointGraph *graph, const virCheckpointJson *reply)
+{
+    g_autoptr(GHashTable) byId =
+        g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+    const virCheckpointJson *list = virCheckpointJsonGet(reply, "nodes");
+    gsize i;
+
+    for (i = 0; i < virCheckpointJsonLength(list); i++) {
+        const virCheckpointJson *entry = virCheckpointJsonIndex(list, i);
+        const gchar *name = virCheckpointJsonGetString(entry, "name");
+        gint64 id;
+
+        if (g_strcmp0(virCheckpointJsonGetString(entry, "type"), "block-driver") == 0 &&
+            name && virCheckpointJsonGetInt64(entry, "id", &id))
+            g_hash_table_insert(byId, g_memdup2(&id, sizeof(id)), (gpointer)name);
+    }
+    list = virCheckpointJsonGet(reply, "edges");
+    for (i = 0; i < virCheckpointJsonLength(list); i++) {
+        const virCheckpointJson *entry = virCheckpointJsonIndex(list, i);
+        const gchar *edge = virCheckpointJsonGetString(entry, "name");
+        const gchar *from;
+        const gchar *to;
+        virCheckpointNode *node;
+        gint64 parent;
+        gint64 child;
+
+        if (!virCheckpointJsonGetInt64(entry, "parent", &parent) ||
+            !virCheckpointJsonGetInt64(entry, "child", &child))
+            continue;
+        from = g_hash_table_lookup(byId, &parent);
+        to = g_hash_table_lookup(byId, &child);
+        node = from ? g_hash_table_lookup(graph->byName, from) : NULL;
+        if (!node || !to)
+            continue;
+        if (g_strcmp0(edge, "backing") == 0 && !node->backing)
+            node->backing = g_strdup(to);
+        else if (g_strcmp0(edge, "file") == 0 && !node->child)
+            node->child = g_strdup(to);
+    }
+}
+
+/*
+ * A format node opened with options that its header does not say shows json:{...}: its
+ * protocol node has the plain name.
+ */
+static void
+virCheckpointGraphPlainFiles(virCheckpointGraph *graph)
+{
+    guint i;
+
+    for (i = 0; i < graph->nodes->len; i++) {
+        virCheckpointNode *node = g_ptr_array_index(graph->nodes, i);
+        const virCheckpointNode *child = virCheckpointGraphNode(graph, node->child);
+
+        if (!child || !node->file || !g_str_has_prefix(node->file, "json:") ||
+            !child->file || g_str_has_prefix(child->file, "json:"))
+            continue;
+        g_free(node->file);
+        node->file = g_strdup(child->file);
+    }
+}
+
+virCheckpointGraph *
+virCheckpointGraphQuery(virCheckpointMonitor *monitor, GError **error)
+{
+    g_autoptr(virCheckpointGraph) graph = g_new0(virCheckpointGraph, 1);
+    g_autoptr(virCheckpointJson) nodes = NULL;
+    g_autoptr(virCheckpointJson) devices = NULL;
+    g_autoptr(virCheckpointJson) edges = NULL;
+
+    graph->nodes =
+        g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointNodeFree);
+    graph->byName = g_hash_table_new(g_str_hash, g_str_equal);
+    graph->qdevs = g_ptr_array_new_with_free_func(g_free);
+    graph->tops = g_ptr_array_new_with_free_func(g_free);
+    if (!(nodes = virCheckpointMonitorRun(monitor, "query-named-block-nodes",
+                                          virCheckpointJsonBuild("b:flat", TRUE, NULL),
+                                          error)) ||
+        !(devices = virCheckpointMonitorRun(monitor, "query-block", NULL, error)) ||
+        !(edges = virCheckpointMonitorRun(monitor, "x-debug-query-block-graph", NULL,
+                                          error)))
+        return NULL;
+    virCheckpointGraphReadNodes(graph, nodes);
+    virCheckpointGraphReadDevices(graph, devices);
+    virCheckpointGraphReadEdges(graph, edges);
+    virCheckpointGraphPlainFiles(graph);
+    return g_steal_pointer(&graph);
+}
+
+const virCheckpointNode *
+virCheckpointGraphNode(const virCheckpointGraph *graph, const gchar *name)
+{
+    return name ? g_hash_table_lookup(graph->byName, name) : NULL;
+}
+
+const GPtrArray *
+virCheckpointGraphNodes(const virCheckpointGraph *graph)
+{
+    return graph->nodes;
+}
+
+/* Filters do not hold data: what the device sees lies below them. */
+static gboolean
+virCheckpointNodeIsFilter(const virCheckpointNode *node)
+{
+    static const gchar *const filters[] = {
+        "copy-on-read", "throttle",     "mirror_top",        "commit_top",
+        "backup-top",   "compress",     "copy-before-write", "preallocate",
+        "blkdebug",     "blklogwrites", "blkreplay",         "snapshot-access",
+        NULL,
+    };
+
+    return node->driver && g_strv_contains(filters, node->driver);
+}
+
+static const virCheckpointNode *
+virCheckpointGraphSkipFilters(const virCheckpointGraph *graph,
+                              const virCheckpointNode *node)
+{
+    while (node && virCheckpointNodeIsFilter(node))
+        node = virCheckpointGraphNode(graph, node->child ? node->child : node->backing);
+    return node;
+}
+
+/* "/machine/peripheral/virtio-disk0/virtio-backend" belongs to "virtio-disk0". */
+static gboolean
+virCheckpointGraphQdevHas(const gchar *qdev, const gchar *alias)
+{
+    g_auto(GStrv) parts = g_strsplit(qdev, "/", -1);
+
+    return g_strv_contains((const gchar *const *)parts, alias);
+}
+
+const virCheckpointNode *
+virCheckpointGraphTop(const virCheckpointGraph *graph, const gchar *alias)
+{
+    guint i;
+
+    for (i = 0; alias && i < graph->qdevs->len; i++) {
+        if (virCheckpointGraphQdevHas(g_ptr_array_index(graph->qdevs, i), alias))
+            return virCheckpointGraphSkipFilters(
+                graph,
+                virCheckpointGraphNode(graph, g_ptr_array_index(graph->tops, i)));
+    }
+    return NULL;
+}
+
+const virCheckpointNode *
+virCheckpointGraphBacking(const virCheckpointGraph *graph,
+                          const virCheckpointNode *node)
+{
+    return virCheckpointGraphSkipFilters(graph,
+                                         virCheckpointGraphNode(graph, node->backing));
+}
+
+const virCheckpointNode *
+virCheckpointGraphLayer(const virCheckpointGraph *graph,
+                        const virCheckpointNode *top,
+                        const gchar *path)
+{
+    const virCheckpointNode *node;
+
+    for (node = top; node && path; node = virCheckpointGraphBacking(graph, node)) {
+        if (g_strcmp0(node->file, path) == 0)
+            return node;
+    }
+    return NULL;
+}
+
+const virCheckpointBitmapInfo *
+virCheckpointNodeBitmap(const virCheckpointNode *node, const gchar *name)
+{
+    guint i;
+
+    for (i = 0; i < node->bitmaps->len; i++) {
+        const virCheckpointBitmapInfo *info = g_ptr_array_index(node->bitmaps, i);
+
+        if (g_str_equal(info->name, name))
+            return info;
+    }
+    return NULL;
+}
