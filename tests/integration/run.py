@@ -25,12 +25,10 @@ def main():
     options = runner.Options(args.all, args.seed, args.only, args.jobs)
     if args.worker:
         runner.worker(args.worker, args.names.split(','), options)
-    # A signal ends the run as Ctrl-C does: places are closed on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        sys.exit(runner.main(args.files, options))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    # A signal ends the run through the code that closes the places.
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda number, _: sys.exit(128 + number))
+    sys.exit(runner.main(args.files, options))
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ from .domain import CLUSTER, SECTOR, VM
 from .host import Failure, wait_for
 
 BLOCK = 4096
-WANTED = ('virtio_pci', 'virtio_blk', 'virtio_scsi')
+WANTED = ('virtio_pci', 'virtio_blk', 'virtio_scsi', 'sd_mod', 'ext4')  # or built in
 MASK = (1 << 64) - 1
 
 
@@ -45,15 +45,25 @@ def _kernel_package():
 
 
 def _unpack_kernel(folder):
-    _run('apt-get', 'download', _kernel_package(), cwd=folder)
-    package = glob.glob(os.path.join(folder, '*.deb'))[0]
-    _run('dpkg', '-x', package, os.path.join(folder, 'root'))
-    os.unlink(package)
-    return os.path.join(folder, 'root')
+    """(kernel image, folder of its modules), in folder, or the host's own at worst."""
+    root = os.path.join(folder, 'root')
+    try:
+        _run('apt-get', 'download', _kernel_package(), cwd=folder)
+        package = glob.glob(os.path.join(folder, '*.deb'))[0]
+        _run('dpkg', '-x', package, root)
+        os.unlink(package)
+        return (glob.glob(os.path.join(root, 'boot', 'vmlinuz-*'))[0],
+                os.path.join(root, 'lib', 'modules'))
+    except (Failure, FileNotFoundError) as failure:
+        for kernel in sorted(glob.glob('/boot/vmlinuz-*'), reverse=True):
+            modules = '/lib/modules/' + os.path.basename(kernel)[len('vmlinuz-'):]
+            if os.access(kernel, os.R_OK) and os.path.isdir(modules):
+                return kernel, modules
+        raise Failure(f'no kernel for the guest: {failure}') from None
 
 
 def _modules(root):
-    """Paths of the wanted modules and what they need, in the order to load them."""
+    """Paths of the wanted modules and what those need, in the order to load them."""
     available = {}
     for path in glob.glob(os.path.join(root, '**', '*.ko*'), recursive=True):
         name = os.path.basename(path).split('.')[0].replace('-', '_')
@@ -91,11 +101,11 @@ def _cpio(entries):
 
 
 def _build(folder):
-    root = _unpack_kernel(folder)
+    kernel, module_folder = _unpack_kernel(folder)
     guestd = os.path.join(folder, 'guestd')
     _run('cc', '-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror', '-D_GNU_SOURCE', '-static',
          '-o', guestd, os.path.join(paths.TOP, 'tests', 'guest', 'guestd.c'), '-pthread')
-    modules = _modules(root)
+    modules = _modules(module_folder)
     names = [f'/mod{i}.ko' for i in range(len(modules))]
     entries = [('dev', 0o040755, b''), ('dev/console', 0o020600, b''),
                ('modules', 0o100644, '\n'.join(names).encode() + b'\n')]
@@ -105,9 +115,8 @@ def _build(folder):
                 for name, path in zip(names, modules)]
     with open(os.path.join(folder, 'initrd'), 'wb') as out:
         out.write(_cpio(entries))
-    shutil.copy(glob.glob(os.path.join(root, 'boot', 'vmlinuz-*'))[0],
-                os.path.join(folder, 'vmlinuz'))
-    shutil.rmtree(root)
+    shutil.copy(kernel, os.path.join(folder, 'vmlinuz'))
+    shutil.rmtree(os.path.join(folder, 'root'), ignore_errors=True)
 
 
 def build():

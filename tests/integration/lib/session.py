@@ -10,6 +10,8 @@ The host's own folders are never written to, and no mount point is made in them.
 """
 
 import ctypes
+import fcntl
+import glob
 import os
 import shutil
 import signal
@@ -35,6 +37,12 @@ def _prctl(option, value):
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), 'prctl')
+
+
+def _die_with_parent():
+    """In a new process: as root the kernel then ends all that runs in the place; an
+    ordinary user's first process needs a signal that it can act on."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL if is_root() else signal.SIGTERM)
 
 
 def children(pid):
@@ -78,21 +86,36 @@ def kill_descendants(pid, spare=()):
         time.sleep(0.01)
 
 
+def _sweep():
+    """Removes the folders of places whose maker was killed: nobody locks them."""
+    for lock in glob.glob(os.path.join(tempfile.gettempdir(), 'vc-*', 'lock')):
+        try:
+            with open(lock, 'r+') as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(os.path.dirname(lock), ignore_errors=True)
+        except OSError:
+            continue
+
+
 class Session:
     """One place, seen from outside: a work folder and the process in it."""
 
     def __init__(self, command, env=None, **popen):
+        _sweep()
         self.work = tempfile.mkdtemp(prefix='vc-')
         os.chmod(self.work, 0o755)
+        self._lock = open(os.path.join(self.work, 'lock'), 'w')
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         full = dict(os.environ, VIRT_CHECKPOINT_TEST_WORK=self.work, **(env or {}))
         if is_root():
             command = ['unshare', '--mount', '--propagation', 'private', '--pid', '--fork',
                        '--kill-child=SIGKILL', '--mount-proc'] + list(command)
         try:
             self.process = subprocess.Popen(command, env=full, start_new_session=True,
-                                            **popen)
+                                            preexec_fn=_die_with_parent, **popen)
         except OSError:
             shutil.rmtree(self.work)
+            self._lock.close()
             raise
 
     def close(self):
@@ -102,6 +125,7 @@ class Session:
             self.process.kill()
             self.process.wait()
         shutil.rmtree(self.work, ignore_errors=True)
+        self._lock.close()
 
 
 def outside(command, env=None, **popen):
@@ -166,7 +190,6 @@ def inside():
     if is_root():
         _make_folders(work)
     else:
-        _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         _make_user_folders(work)
     child = os.fork()
