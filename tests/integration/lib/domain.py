@@ -99,9 +99,9 @@ def qemu_img(*args):
 
 
 class VM:
-    """A transient or defined domain of a PrivateHost.
+    """A defined domain of a PrivateHost.
 
-    Attributes: dom (on a stock connection), disks (by target).
+    Attributes: dom (on a stock connection), uuid, disks (by target).
     """
 
     def __init__(self, host, name='vm', disks=None, start=True, iothread=False,
@@ -121,6 +121,8 @@ class VM:
             self.disks[target] = disk
         self.conn = host.connect()
         self.dom = self.conn.defineXML(self.xml())
+        self.uuid = self.dom.UUIDString()
+        host.guests.append(self)
         if start:
             self.start()
 
@@ -141,10 +143,6 @@ class VM:
           <devices>{disks}{self.extra_devices}
             <controller type='usb' model='none'/><memballoon model='none'/>
           </devices></domain>'''
-
-    @property
-    def uuid(self):
-        return self.dom.UUIDString()
 
     def reconnect(self):
         """A new stock connection, after libvirtd was restarted."""

@@ -124,6 +124,7 @@ class PrivateHost:
         self._libvirtd = Process('libvirtd', os.path.join(work, 'logs', 'libvirtd.log'))
         self._daemon = Process('virtcheckpointd',
                                os.path.join(work, 'logs', 'virtcheckpointd.log'))
+        self.guests = []  # of any name, for the judges of what was sent
         self._connections = []
         self._wipe()
         self._prepare()

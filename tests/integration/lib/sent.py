@@ -1,10 +1,11 @@
 """Keeps what each test made the daemon and libvirtd send, for test_rules.py.
 
-One JSON object a line, in order of sending:
-  {"by": "daemon", "domain": ..., "sent": {...}, "reply": {...}}    our QMP
+One JSON object a line:
+  {"by": "domain", "name": ..., "uuid": ..., "disks": [...]}          the test's guests
+  {"by": "daemon", "domain": ..., "sent": {...}, "reply": {...}}      our QMP
   {"by": "call", "name": "virDomainBlockCommit", "arguments": "..."}  our libvirt calls
-  {"by": "libvirtd", "sent": {...}}                                   all of QMP, as
-      libvirtd passed it on, ours and its own
+  {"by": "libvirtd", "monitor": ..., "sent": {...}}                   all of QMP as
+      libvirtd passed it on, ours, the test's and its own
 """
 
 import glob
@@ -15,8 +16,10 @@ import shutil
 
 from . import paths
 
-CALL = re.compile(r': (vir(?:Domain|Connect)\w+):\d+ : (.*)$')
-MONITOR = re.compile(r'QEMU_MONITOR_SEND_MSG: mon=(\S+) msg=(.*?)(?:\\r\\n|\r)?(?: fd=-?\d+)?$')
+STAMP = re.compile(r'^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d')
+CALL = re.compile(r'^\S+ \S+: \d+: debug : (vir(?:Domain|Connect)\w+):\d+ : (.*)$', re.S)
+MONITOR = re.compile(
+    r'QEMU_MONITOR_SEND_MSG: mon=(\S+) msg=(.*?)(?:\\r\\n|\r)?(?: fd=-?\d+)?$', re.S)
 
 
 def folder():
@@ -27,48 +30,83 @@ def forget():
     shutil.rmtree(folder(), ignore_errors=True)
 
 
-def _lines(path):
+def _messages(path):
+    """The messages of a libvirt log; one may span lines."""
     try:
         with open(path, errors='replace') as log:
-            yield from log
+            message = ''
+            for line in log:
+                if STAMP.match(line):
+                    if message:
+                        yield message.rstrip('\n')
+                    message = line
+                else:
+                    message += line
+            if message:
+                yield message.rstrip('\n')
     except FileNotFoundError:
         return
 
 
+def _brief_node(node):
+    return {'node-name': node.get('node-name'), 'ro': node.get('ro'),
+            'dirty-bitmaps': [{key: b.get(key) for key in (
+                'name', 'recording', 'persistent', 'inconsistent', 'busy', 'count')}
+                for b in node.get('dirty-bitmaps', [])]}
+
+
+def brief(entry):
+    """An entry of the daemon's log with only what rules look at of the reply."""
+    sent, reply = entry['sent'], entry.get('reply') or {}
+    if 'error' in reply:
+        kept = {'error': reply['error']}
+    elif sent.get('execute') == 'query-named-block-nodes' and \
+            isinstance(reply.get('return'), list):
+        kept = {'return': [_brief_node(node) for node in reply['return']]}
+    else:
+        kept = {'return': {}} if 'return' in reply else {}
+    return {'by': 'daemon', 'domain': entry.get('domain'), 'sent': sent, 'reply': kept}
+
+
 def _daemon(path):
-    for line in _lines(path):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        reply = entry.get('reply')
-        if isinstance(entry.get('sent'), dict) and isinstance(reply, dict):
-            # Long answers are of use only where a rule looks things up in them.
-            entry['by'] = 'daemon'
-            yield entry
+    try:
+        with open(path, errors='replace') as log:
+            for line in log:
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(entry, dict) and isinstance(entry.get('sent'), dict):
+                    yield brief(entry)
+    except FileNotFoundError:
+        return
 
 
 def _calls(path):
-    for line in _lines(path):
-        found = CALL.search(line.rstrip('\n'))
+    for message in _messages(path):
+        found = CALL.match(message)
         if found:
             yield {'by': 'call', 'name': found.group(1), 'arguments': found.group(2)}
 
 
 def _libvirtd(path):
-    for line in _lines(path):
-        found = MONITOR.search(line.rstrip('\n'))
+    for message in _messages(path):
+        found = MONITOR.search(message)
         if found:
             try:
-                yield {'by': 'libvirtd', 'monitor': found.group(1),
-                       'sent': json.loads(found.group(2))}
+                sent = json.loads(found.group(2))
             except ValueError:
                 continue
+            if not sent.get('execute', '').startswith('query-'):
+                yield {'by': 'libvirtd', 'monitor': found.group(1), 'sent': sent}
 
 
 def keep(host, name):
     """Condenses the logs of a finished test into one file."""
     with open(os.path.join(folder(), name + '.jsonl'), 'w') as out:
+        for vm in host.guests:
+            out.write(json.dumps({'by': 'domain', 'name': vm.name, 'uuid': vm.uuid,
+                                  'disks': list(vm.disks)}) + '\n')
         for entry in _daemon(host.qmp_log):
             out.write(json.dumps(entry) + '\n')
         for entry in _calls(host.calls_log):
