@@ -10,8 +10,8 @@
 
 #include <glib.h>
 
-#define VIR_CHECKPOINT_FRAME_HEADER 28          /* length word and header, bytes */
-#define VIR_CHECKPOINT_FRAME_MAX 33554436       /* largest length word */
+#define VIR_CHECKPOINT_FRAME_HEADER 28    /* length word and header, bytes */
+#define VIR_CHECKPOINT_FRAME_MAX 33554436 /* largest length word */
 #define VIR_CHECKPOINT_FRAME_MAX_FDS 32
 
 #define VIR_CHECKPOINT_PROGRAM_REMOTE 0x20008086U
@@ -43,14 +43,75 @@ typedef struct virCheckpointFrame {
     gint32 type;
     guint32 serial;
     gint32 status;
-    GArray *fds; /* int, owned; NULL if none */
+    GArray *fds;   /* int, owned; NULL if none */
+    gboolean ours; /* made by virCheckpointFrameNew(), not read from a peer */
 } virCheckpointFrame;
 
-void virCheckpointFrameFree(virCheckpointFrame *frame);
+void
+virCheckpointFrameFree(virCheckpointFrame *frame);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointFrame, virCheckpointFrameFree)
-/** Payload after the header (for types 4/5 it begins with the descriptor count); borrowed. */
-const guint8 *virCheckpointFramePayload(const virCheckpointFrame *frame, gsize *length);
+
+/** A copy that owns duplicates of the descriptors. */
+virCheckpointFrame *
+virCheckpointFrameCopy(const virCheckpointFrame *frame);
+
+/**
+ * Payload after the header (for types 4/5 it begins with the descriptor count);
+ * borrowed.
+ */
+const guint8 *
+virCheckpointFramePayload(const virCheckpointFrame *frame, gsize *length);
+
 /** Builds a packet; @payload is copied. */
-virCheckpointFrame *virCheckpointFrameNew(guint32 program, gint32 procedure, gint32 type, guint32 serial, gint32 status, const guint8 *payload, gsize length);
+virCheckpointFrame *
+virCheckpointFrameNew(guint32 program,
+                      gint32 procedure,
+                      gint32 type,
+                      guint32 serial,
+                      gint32 status,
+                      const guint8 *payload,
+                      gsize length);
+
+/**
+ * virCheckpointFrameNewFromBytes:
+ * @bytes: (transfer full): a whole packet, its length word right
+ *
+ * Decodes the header.  Returns: the frame, or NULL (and @bytes is freed) when there
+ * are fewer bytes than a header has.
+ */
+virCheckpointFrame *
+virCheckpointFrameNewFromBytes(GByteArray *bytes);
+
+/** Writes another serial into the header, both decoded and as it travels. */
+void
+virCheckpointFrameSetSerial(virCheckpointFrame *frame, guint32 serial);
+
+/** CALL or CALL_WITH_FDS. */
+gboolean
+virCheckpointFrameIsCall(const virCheckpointFrame *frame);
+/** REPLY or REPLY_WITH_FDS. */
+gboolean
+virCheckpointFrameIsReply(const virCheckpointFrame *frame);
+
+/** Big-endian words, anywhere in a buffer. */
+guint32
+virCheckpointFrameGetWord(const guint8 *at);
+void
+virCheckpointFramePutWord(guint8 *at, guint32 word);
+
+/**
+ * virCheckpointFrameNewError:
+ * @call: the call to be answered; borrowed
+ * @code: a virErrorNumber, not 0; @domain: a virErrorDomain; @message: the whole text
+ *
+ * An error reply under the caller's program, version, procedure and serial.
+ * Source: the generic error structure of libvirt's protocol, fields in order: code,
+ * domain, message, level, dom, str1, str2, str3, int1, int2, net.
+ */
+virCheckpointFrame *
+virCheckpointFrameNewError(const virCheckpointFrame *call,
+                           gint code,
+                           gint domain,
+                           const gchar *message);
 
 #endif
