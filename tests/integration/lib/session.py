@@ -20,8 +20,6 @@ import sys
 import tempfile
 import time
 
-from . import paths
-
 # libvirt's packages own these, so they exist wherever there is a libvirtd.
 FOLDERS = {'lib': '/var/lib/libvirt', 'etc': '/etc/libvirt', 'log': '/var/log/libvirt',
            'cache': '/var/cache/libvirt'}

@@ -1,0 +1,96 @@
+"""Block jobs as a client sees them: started, followed by events, ended."""
+
+import os
+import threading
+import time
+
+import libvirt
+
+from .host import Failure
+
+TYPES = {libvirt.VIR_DOMAIN_BLOCK_JOB_COMPLETED: 'completed',
+         libvirt.VIR_DOMAIN_BLOCK_JOB_FAILED: 'failed',
+         libvirt.VIR_DOMAIN_BLOCK_JOB_CANCELED: 'canceled',
+         libvirt.VIR_DOMAIN_BLOCK_JOB_READY: 'ready'}
+
+
+class Events:
+    """The block job events of one connection, in order."""
+
+    def __init__(self, conn):
+        self._conn = conn
+        self._seen = []
+        self._change = threading.Condition()
+        self._id = conn.domainEventRegisterAny(
+            None, libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, self._event, None)
+
+    def _event(self, _conn, dom, disk, kind, status, _opaque):
+        with self._change:
+            self._seen.append((dom.name(), disk, kind, TYPES.get(status, status)))
+            self._change.notify_all()
+
+    def seen(self):
+        with self._change:
+            return list(self._seen)
+
+    def forget(self):
+        with self._change:
+            self._seen.clear()
+
+    def wait(self, disk, *wanted, timeout=60):
+        """The first of the wanted events of disk; takes it and what was before it."""
+        end = time.monotonic() + timeout
+        with self._change:
+            while True:
+                for at, (_, target, _, status) in enumerate(self._seen):
+                    if target == disk and status in wanted:
+                        del self._seen[:at + 1]
+                        return status
+                if not self._change.wait(max(end - time.monotonic(), 0)) and \
+                        time.monotonic() > end:
+                    raise Failure(f'{disk}: no event {wanted} in {timeout} s, '
+                                  f'but {self._seen}')
+
+    def close(self):
+        try:
+            self._conn.domainEventDeregisterAny(self._id)
+        except libvirt.libvirtError:
+            pass
+
+
+def target_xml(path, fmt='qcow2'):
+    """The destination of a copy; a flat image."""
+    return (f"<disk type='file' device='disk'><driver name='qemu' type='{fmt}'/>"
+            f"<source file='{path}'/><backingStore/></disk>")
+
+
+def start_copy(dom, disk, path, bitmap=None, checkpoint=None, finish=False, fmt='qcow2',
+               flags=None, **params):
+    """virDomainBlockCopy with our parameters; reuses an existing file."""
+    if bitmap:
+        params['bitmap'] = bitmap
+    if checkpoint:
+        params['checkpoint'] = checkpoint
+    if finish:
+        params['finish'] = True
+    if flags is None:
+        flags = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT if os.path.exists(path) else 0
+    dom.blockCopy(disk, target_xml(path, fmt), params, flags)
+
+
+def wait_end(events, dom, disk, timeout=120):
+    """Waits for the end of a job; raises unless it completed."""
+    status = events.wait(disk, 'completed', 'failed', 'canceled', timeout=timeout)
+    end = time.monotonic() + 20
+    while dom.blockJobInfo(disk, 0):
+        if time.monotonic() > end:
+            raise Failure(f'{disk}: {status}, but the job is still there')
+        time.sleep(0.01)
+    if status != 'completed':
+        raise Failure(f'{disk}: the copy {status}')
+
+
+def wait_ready(events, disk, timeout=120):
+    status = events.wait(disk, 'ready', 'completed', 'failed', 'canceled', timeout=timeout)
+    if status != 'ready':
+        raise Failure(f'{disk}: the copy {status}')
