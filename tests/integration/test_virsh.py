@@ -1,0 +1,244 @@
+"""Our virsh: stock's command line, through the gateway, with the incremental mirror."""
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import time
+
+from lib import paths
+from lib.domain import VM
+from lib.host import wait_for
+
+FAKE_STOCK = '''#!/bin/sh
+[ "$1" = help ] && { printf '    blockcopy <domain>\\n\\n    --xml x\\n\\n'; exit 0; }
+{ for word in "$0" "$@"; do echo "$word"; done
+  echo "default=$VIRSH_DEFAULT_CONNECT_URI"
+  [ -t 0 ] && [ -t 2 ] && echo tty
+} > "$FAKE_LOG"
+case $* in *die*) kill -TERM $$ ;; *out*) cat; echo said >&2 ;; esac
+exit 7
+'''
+
+
+def script(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'w') as out:
+        out.write(text)
+    os.chmod(path, 0o755)
+    return path
+
+
+def run(*args, env=None, stdin=None, program=paths.VIRSH):
+    """Runs our virsh as a user does: nothing but its defaults."""
+    full = dict(os.environ, LC_ALL='C.UTF-8', **(env or {}))
+    return subprocess.run([program, *args], env=full, input=stdin, capture_output=True,
+                          text=True, check=False, timeout=120,
+                          stdin=subprocess.DEVNULL if stdin is None else None)
+
+
+class Fake:
+    """A folder with a fake stock virsh, first in PATH."""
+
+    def __init__(self, host):
+        self.folder = os.path.join(host.work, 'fake')
+        self.log = os.path.join(host.work, 'fake.log')
+        script(os.path.join(self.folder, 'virsh'), FAKE_STOCK)
+        self.env = {'FAKE_LOG': self.log,
+                    'PATH': self.folder + ':' + os.environ.get('PATH', '/usr/bin:/bin')}
+
+    def words(self):
+        with open(self.log) as log:
+            return log.read().splitlines()
+
+
+def accepts(path):
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
+def expect(done, status, out=None, err=None):
+    got = (done.returncode, done.stdout, done.stderr)
+    assert done.returncode == status, got
+    assert out is None or done.stdout == out, got
+    assert err is None or done.stderr == err, got
+
+
+def test_stock_gets_the_arguments_and_its_status_is_ours(host):
+    """What is not ours: same words, standard streams, exit status, death by signal."""
+    fake = Fake(host)
+    stock = os.path.join(fake.folder, 'virsh')
+    words = ['-c', 'test:///default', '-q', 'echo', '', 'a b', '--', "it's"]
+    expect(run(*words, env=fake.env), 7, '', '')
+    assert fake.words() == [stock, *words, 'default='], fake.words()
+    expect(run('echo', 'out', env=fake.env, stdin='fed'), 7, 'fed', 'said\n')
+    expect(run('echo', 'die', env=fake.env), -signal.SIGTERM)
+    expect(run('--nosuch', 'blockcopy', '--bitmap', 'x', env=fake.env), 7)
+    assert fake.words() == [stock, '--nosuch', 'blockcopy', '--bitmap', 'x', 'default=']
+
+
+def test_stock_gets_the_terminal(host):
+    """On a terminal stock has the terminal, in our process."""
+    fake = Fake(host)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(paths.VIRSH, ['virsh', 'echo'], dict(os.environ, **fake.env))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    os.close(terminal)
+    assert fake.words()[-1] == 'tty'
+
+
+def test_stock_is_never_ourselves(host):
+    """Links to us and a script that runs us are passed over; without a stock virsh the
+    error says so."""
+    fake = Fake(host)
+    folders = [os.path.join(host.work, name) for name in ('link', 'script')]
+    os.mkdir(folders[0])
+    os.symlink(paths.VIRSH, os.path.join(folders[0], 'virsh'))
+    script(os.path.join(folders[1], 'virsh'), f'#!/bin/sh\nexec {paths.VIRSH} "$@"\n')
+    env = dict(fake.env, PATH=':'.join(folders + [fake.env['PATH']]))
+    expect(run('echo', 'a', env=env), 7)
+    assert fake.words()[0] == os.path.join(fake.folder, 'virsh')
+    expect(run('echo', 'a', env=env, program=os.path.join(folders[1], 'virsh')), 7)
+    env['PATH'] = ':'.join(folders[:1])
+    done = run('echo', 'a', env=env)
+    expect(done, 1, '')
+    assert done.stderr.startswith('error: no virsh of libvirt'), done.stderr
+
+
+def test_the_uri_leads_through_the_gateway(host):
+    """The value of -c, or else the default, gets the socket; read-only the other one."""
+    fake = Fake(host)
+    host.start_daemon()
+    kind = 'system' if host.system else 'session'
+    uri = f'qemu:///{kind}?socket={host.front}'
+    expect(run('list', env=fake.env), 7)
+    assert fake.words()[1:] == ['list', f'default={uri}'], fake.words()
+    expect(run(env=fake.env), 7)
+    assert fake.words()[1:] == [f'default={uri}'], fake.words()
+    expect(run('-r', f'-cqemu:///{kind}', 'list', env=fake.env), 7)
+    assert fake.words()[1:] == ['-r', f'-c{uri}-ro', 'list', 'default='], fake.words()
+    expect(run('-c', 'qemu:///system?socket=/other', 'list', env=fake.env), 7)
+    assert fake.words()[2] == 'qemu:///system?socket=/other', fake.words()
+    moved = dict(fake.env, VIRT_CHECKPOINT_SOCKET=host.front,
+                 VIRSH_DEFAULT_CONNECT_URI='qemu:///system')
+    expect(run('list', env=moved), 7)
+    assert fake.words()[-1] == f'default=qemu:///system?socket={host.front}'
+
+
+def test_a_virsh_session_is_as_without_us(host):
+    """One line, a string of commands and the interactive mode print what stock prints."""
+    VM(host)
+    host.start_daemon()
+    for args, stdin in ((('list', '--all'), None), (('dumpxml', 'vm'), None),
+                        (('list; domstate vm; domblklist vm',), None),
+                        (('domstate', 'nosuch'), None), (('-r', 'destroy', 'vm'), None),
+                        (('-t', 'nosuch'), None), (('list', '--nosuch'), None),
+                        (('--help',), None), (('help', 'list'), None), (('uri',), None),
+                        ((), 'list\ndomstate vm\nnosuch\nquit\n')):
+        ours = run(*args, stdin=stdin)
+        stock = run(*args, stdin=stdin, program=paths.stock_virsh())
+        expect(ours, stock.returncode, stock.stdout, stock.stderr)
+    assert host.daemon_running()
+
+
+def test_the_daemon_is_started_on_demand(host):
+    """Nobody on the socket: the daemon comes up, detached, and serves the next, too."""
+    assert not accepts(host.front)
+    env = {'VIRT_CHECKPOINT_BACKEND': host.backend, 'VIRT_CHECKPOINT_STATE': host.state}
+    parties = [subprocess.Popen([paths.VIRSH, 'list'], stdout=subprocess.DEVNULL,
+                                env=dict(os.environ, **env)) for _ in range(4)]
+    assert [party.wait(60) for party in parties] == [0] * 4
+    assert accepts(host.front) and accepts(host.front + '-ro')
+    expect(run('list'), 0, None, '')
+
+
+def test_the_daemon_gets_its_options(host):
+    """VIRT_CHECKPOINTD, _SOCKET, _BACKEND and _STATE say what is started and how."""
+    fake = Fake(host)
+    front = os.path.join(host.work, 'f', 'sock')
+    log = os.path.join(host.work, 'daemon.log')
+    daemon = script(os.path.join(host.work, 'daemon'), f'''#!/bin/sh
+{{ echo "$@"; ps -o pid= -o sid= -o tty= -p $$; }} > {log}.tmp; mv {log}.tmp {log}
+''' + f'''exec /usr/bin/python3 -c 'import socket, time
+s = socket.socket(socket.AF_UNIX)
+time.sleep(0.3)
+s.bind("{front}"); s.listen(); s.accept(); s.accept()'
+''')
+    expect(run('list', env=dict(fake.env, VIRT_CHECKPOINTD=daemon,
+                                VIRT_CHECKPOINT_SOCKET=front, VIRT_CHECKPOINT_STATE='/s',
+                                VIRT_CHECKPOINT_BACKEND='/b')), 7)
+    assert fake.words()[-1].endswith('?socket=' + front), fake.words()
+    with open(log) as text:
+        words, process = text.read().splitlines()
+    assert words == f'--timeout 120 --socket {front} --backend /b --state-dir /s', words
+    pid, session, tty = process.split()
+    assert pid == session and tty == '?', process
+
+
+def test_without_a_daemon_only_ours_fail(host):
+    """What needs the daemon says how to start it; the rest goes to stock as it is."""
+    fake = Fake(host)
+    env = dict(fake.env, VIRT_CHECKPOINTD=script(
+        os.path.join(host.work, 'daemon'), '#!/bin/sh\necho broken >&2\nexit 1\n'))
+    expect(run('list', env=env), 7, '', '')
+    assert fake.words()[1:] == ['list', 'default='], fake.words()
+    os.unlink(fake.log)
+    for words in (('checkpoint-list', 'vm'), ('list; checkpoint-list vm',),
+                  ('blockcopy', 'vm', 'vda', '/x', '--checkpoint', 'c')):
+        start = time.monotonic()
+        expect(run(*words, env=env), 1, '',
+               f"error: checkpoints need virtcheckpointd, which does not answer on "
+               f"'{host.front}': '{env['VIRT_CHECKPOINTD']}' was started and does not "
+               f"answer: broken\n"
+               f"error: start it with: virtcheckpointd --socket '{host.front}'\n")
+        assert time.monotonic() - start < 5
+    assert not os.path.exists(fake.log)
+
+
+def test_help_shows_the_new_options(host):
+    """help blockcopy is stock's text with ours in it; so is blockcopy --help."""
+    stock = run('help', 'blockcopy', program=paths.stock_virsh()).stdout
+    for words in (('help', 'blockcopy'), ('blockcopy', '--help'),
+                  ('blockcopy', 'a', '--bitmap', 'b', '--help'), ('help blockcopy',)):
+        done = run(*words)
+        expect(done, 0, None, '')
+        assert '[--print-xml] [--bitmap <string>] [--checkpoint <string>]\n' in done.stdout
+        ours = [line for line in done.stdout.splitlines()
+                if not line.startswith(('    --bitmap <', '    --checkpoint <'))]
+        merged = '\n'.join(ours).replace(' [--bitmap <string>] [--checkpoint <string>]', '')
+        assert merged + '\n' == stock, done.stdout
+
+
+def test_our_options_in_a_string_are_refused(host):
+    """A command string with --bitmap fails as a whole, before anything of it runs."""
+    fake = Fake(host)
+    done = run('list; blockcopy vm vda /x --bitmap c', env=fake.env)
+    expect(done, 1, '')
+    assert done.stderr.startswith('error: --bitmap and --checkpoint do not work in a '
+                                  'command string'), done.stderr
+    assert not os.path.exists(fake.log)
+
+
+def test_blockcopy_checks_as_stock_does(host):
+    """The same mistake with and without one of our options gives the same lines."""
+    VM(host)
+    host.start_daemon()
+    missing = os.path.join(host.work, 'missing.xml')
+    for words in (('vm', 'vda'), ('vm',), ('vm', 'vda', '/x', '--xml', 'y'),
+                  ('nosuch', 'vda', '/x'), ('vm', 'vda', '--xml', missing),
+                  ('vm', 'vda', '/x', '--async'), ('vm', 'vda', '/x', '--pivot', '--finish'),
+                  ('vm', 'vda', '/x', '--bandwidth', '2.5'), ('vm', 'vda', ''),
+                  ('vm', 'vda', '/x', '--granularity', '-1'), ('vm', 'vda', '/x', '--wai'),
+                  ('vm', 'vda', '/x', '--wait=1'), ('vm', 'vda', '/x', '--timeout', '0'),
+                  ('vm', 'vda', "/x'", '--print-xml', '--blockdev', '--raw'),
+                  ('1', 'vda', '/x', '--print-xml'), ('99', 'vda', '/x', '--print-xml')):
+        for options in ((), ('-q',)):
+            stock = run(*options, 'blockcopy', *words, program=paths.stock_virsh())
+            ours = run(*options, 'blockcopy', *words, '--checkpoint', 'c')
+            expect(ours, stock.returncode, stock.stdout, stock.stderr)
+    done = run('-r', 'blockcopy', 'vm', 'vda', '/x', '--checkpoint', 'c')
+    expect(done, 1, '\n', 'error: operation forbidden: read only access prevents '
+                          'virDomainBlockCopy\n')
+    wait_for(host.daemon_running, 'the daemon still runs')
