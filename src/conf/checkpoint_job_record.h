@@ -16,13 +16,16 @@
  * docs/internals/mirror.md has the table of what recovery does for each.
  */
 typedef enum {
-    VIR_CHECKPOINT_JOB_PREPARING,  /* overlay file and checkpoint are being made; guest on S */
+    VIR_CHECKPOINT_JOB_PREPARING,  /* overlay file and checkpoint are being made; guest
+                                      on S */
     VIR_CHECKPOINT_JOB_OVERLAYING, /* the snapshot may or may not have run: S or O */
     VIR_CHECKPOINT_JOB_BULK,       /* guest on O, frozen S is copied to the target */
-    VIR_CHECKPOINT_JOB_MIRRORING,  /* libvirt's own copy of O to the target runs or is about to */
+    VIR_CHECKPOINT_JOB_MIRRORING,  /* libvirt's own copy of O to the target runs or is
+                                      about to */
     VIR_CHECKPOINT_JOB_PIVOTING,   /* the pivot may or may not have run: O or T */
     VIR_CHECKPOINT_JOB_COMMITTING, /* O is committed into S, or is about to be */
-    VIR_CHECKPOINT_JOB_CLEANING,   /* guest on S or T; nodes, overlay file, descriptors go */
+    VIR_CHECKPOINT_JOB_CLEANING, /* guest on S or T; nodes, overlay file, descriptors go
+                                  */
     VIR_CHECKPOINT_JOB_LAST
 } virCheckpointJobState;
 
@@ -35,42 +38,51 @@ typedef enum {
 } virCheckpointJobOutcome;
 
 typedef struct virCheckpointJobRecord {
-    gchar *id;        /* 32 hex digits: file name, part of node, job and fdset names */
-    gchar *target;    /* disk target of the domain, "vda" */
+    gchar *id;     /* 32 hex digits: file name, part of node, job and fdset names */
+    gchar *target; /* disk target of the domain, "vda" */
     virCheckpointJobState state;
-    virCheckpointJobOutcome outcome; /* decided on the way into COMMITTING or CLEANING */
-    gchar *error;     /* sentence for the client when outcome is FAILED */
+    virCheckpointJobOutcome
+        outcome;  /* decided on the way into COMMITTING or CLEANING */
+    gchar *error; /* sentence for the client when outcome is FAILED */
     gint errorCode;
-    gboolean finish;  /* no mirror phase */
-    gboolean full;    /* no bitmap given: everything is copied */
-    gchar *sinceId;   /* id of the base checkpoint's record, or NULL */
-    gchar *since;     /* its name as given, or NULL */
+    gboolean finish;     /* no mirror phase */
+    gboolean full;       /* no bitmap given: everything is copied */
+    gchar *sinceId;      /* id of the base checkpoint's record, or NULL */
+    gchar *since;        /* its name as given, or NULL */
     gchar *checkpointId; /* id of the checkpoint made by this job, or NULL */
     gchar *checkpoint;
-    gchar *sourcePath;   /* S */
-    gchar *overlayPath;  /* O */
-    gchar *destPath;     /* T */
-    gchar *destFormat;   /* "qcow2" or "raw" */
-    gboolean destCreated;/* T was made by this job: removed when it fails */
-    gchar *destXml;      /* as given */
-    guint flags;         /* virDomainBlockCopyFlags as given */
+    gchar *sourcePath;      /* S */
+    gchar *overlayPath;     /* O */
+    gchar *destPath;        /* T */
+    gchar *destFormat;      /* "qcow2" or "raw" */
+    gboolean destCreated;   /* T was made by this job: removed when it fails */
+    gchar *destXml;         /* as given */
+    guint flags;            /* virDomainBlockCopyFlags as given */
     guint64 bandwidthBytes; /* per second, 0 = unlimited */
     guint granularity;
     guint64 bufSize;
-    guint64 sizeBytes;   /* virtual size of the disk */
-    guint64 workBytes;   /* to copy in the bulk pass */
-    gint64 startedUsec;  /* wall clock */
+    guint64 sizeBytes;  /* virtual size of the disk */
+    guint64 workBytes;  /* to copy in the bulk pass */
+    gint64 startedUsec; /* wall clock */
 } virCheckpointJobRecord;
 
-virCheckpointJobRecord *virCheckpointJobRecordNew(void);
-virCheckpointJobRecord *virCheckpointJobRecordCopy(const virCheckpointJobRecord *job);
-void virCheckpointJobRecordFree(virCheckpointJobRecord *job);
-gchar *virCheckpointJobRecordFormat(const virCheckpointJobRecord *job);
-virCheckpointJobRecord *virCheckpointJobRecordParse(const gchar *xml, GError **error);
-const gchar *virCheckpointJobStateToString(virCheckpointJobState state);
-const gchar *virCheckpointJobOutcomeToString(virCheckpointJobOutcome outcome);
+virCheckpointJobRecord *
+virCheckpointJobRecordNew(void);
+virCheckpointJobRecord *
+virCheckpointJobRecordCopy(const virCheckpointJobRecord *job);
+void
+virCheckpointJobRecordFree(virCheckpointJobRecord *job);
+gchar *
+virCheckpointJobRecordFormat(const virCheckpointJobRecord *job);
+virCheckpointJobRecord *
+virCheckpointJobRecordParse(const gchar *xml, GError **error);
+const gchar *
+virCheckpointJobStateToString(virCheckpointJobState state);
+const gchar *
+virCheckpointJobOutcomeToString(virCheckpointJobOutcome outcome);
 /** TRUE if the table of allowed moves has @from -> @to. */
-gboolean virCheckpointJobStateMayMove(virCheckpointJobState from, virCheckpointJobState to);
+gboolean
+virCheckpointJobStateMayMove(virCheckpointJobState from, virCheckpointJobState to);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointJobRecord, virCheckpointJobRecordFree)
 

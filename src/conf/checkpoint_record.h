@@ -27,39 +27,52 @@ typedef enum {
  * @bitmaps; whether a segment is the newest is derived from the tree, never stored.
  */
 typedef struct virCheckpointSegment {
-    gchar *target;       /* disk target, "vda" */
-    gchar *born;         /* absolute path of the image file in which the last of @bitmaps was made */
+    gchar *target; /* disk target, "vda" */
+    gchar *born;   /* absolute path of the image file in which the last of @bitmaps was
+                      made */
     guint64 sizeBytes;   /* virtual size of the disk then */
     guint64 granularity; /* bytes */
-    gboolean lost;       /* changes of unknown extent are missing: unusable until healed */
-    GPtrArray *bitmaps;  /* gchar*: bitmap names, each VIR_CHECKPOINT_BITMAP_PREFIX + id */
-    GPtrArray *sidecars; /* gchar*: file names inside the domain's folder of the store */
+    gboolean lost; /* changes of unknown extent are missing: unusable until healed */
+    GPtrArray
+        *bitmaps; /* gchar*: bitmap names, each VIR_CHECKPOINT_BITMAP_PREFIX + id */
+    GPtrArray
+        *sidecars; /* gchar*: file names inside the domain's folder of the store */
 } virCheckpointSegment;
 
 #define VIR_CHECKPOINT_BITMAP_PREFIX "virtcheckpoint."
 
 /** One checkpoint of ours. */
 typedef struct virCheckpointRecord {
-    gchar *id;           /* 32 hex digits, unique for ever; also the file's name */
+    gchar *id; /* 32 hex digits, unique for ever; also the file's name */
     virCheckpointRecordState state;
     virCheckpointDef *def; /* parent is def->parent; creationTime def->creationTime */
-    GPtrArray *segments; /* virCheckpointSegment*, one for each covered disk */
+    GPtrArray *segments;   /* virCheckpointSegment*, one for each covered disk */
 } virCheckpointRecord;
 
-virCheckpointSegment *virCheckpointSegmentNew(const gchar *target);
-virCheckpointSegment *virCheckpointSegmentCopy(const virCheckpointSegment *segment);
-void virCheckpointSegmentFree(virCheckpointSegment *segment);
-virCheckpointRecord *virCheckpointRecordNew(void);
-virCheckpointRecord *virCheckpointRecordCopy(const virCheckpointRecord *record);
-void virCheckpointRecordFree(virCheckpointRecord *record);
+virCheckpointSegment *
+virCheckpointSegmentNew(const gchar *target);
+virCheckpointSegment *
+virCheckpointSegmentCopy(const virCheckpointSegment *segment);
+void
+virCheckpointSegmentFree(virCheckpointSegment *segment);
+virCheckpointRecord *
+virCheckpointRecordNew(void);
+virCheckpointRecord *
+virCheckpointRecordCopy(const virCheckpointRecord *record);
+void
+virCheckpointRecordFree(virCheckpointRecord *record);
 /** Returns: (nullable): the segment of disk @target, borrowed. */
-virCheckpointSegment *virCheckpointRecordSegment(const virCheckpointRecord *record, const gchar *target);
+virCheckpointSegment *
+virCheckpointRecordSegment(const virCheckpointRecord *record, const gchar *target);
 /** Returns: (transfer full): 32 random hex digits. */
-gchar *virCheckpointRecordNewId(void);
+gchar *
+virCheckpointRecordNewId(void);
 
-gchar *virCheckpointRecordFormat(const virCheckpointRecord *record);
+gchar *
+virCheckpointRecordFormat(const virCheckpointRecord *record);
 /** Parses and checks: ids, bitmap prefix, sidecar names without '/', known version. */
-virCheckpointRecord *virCheckpointRecordParse(const gchar *xml, GError **error);
+virCheckpointRecord *
+virCheckpointRecordParse(const gchar *xml, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointSegment, virCheckpointSegmentFree)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointRecord, virCheckpointRecordFree)

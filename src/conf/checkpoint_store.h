@@ -20,22 +20,29 @@
  *     <id>.checkpoint.xml     virCheckpointRecord
  *     <id>.job.xml            virCheckpointJobRecord
  *     <segment id>.<n>.qcow2  sidecars; *.tmp are half made and removed at recovery
- *     journal                 bitmap names that we made, one a line, appended and synced before QEMU hears of them
+ *     journal                 bitmap names that we made, one a line, appended and
+ * synced before QEMU hears of them
  *
  * All writes are durable when they return.  A file that cannot be read concerns
- * that checkpoint alone: it is skipped with a warning and named by virCheckpointStoreBadFiles.
+ * that checkpoint alone: it is skipped with a warning and named by
+ * virCheckpointStoreBadFiles.
  */
 typedef struct virCheckpointStore virCheckpointStore;
 
 /** Opens (and makes) a store root.  Errors name the path. */
-virCheckpointStore *virCheckpointStoreOpen(const gchar *root, GError **error);
-void virCheckpointStoreFree(virCheckpointStore *store);
+virCheckpointStore *
+virCheckpointStoreOpen(const gchar *root, GError **error);
+void
+virCheckpointStoreFree(virCheckpointStore *store);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointStore, virCheckpointStoreFree)
-const gchar *virCheckpointStoreRoot(virCheckpointStore *store);
+const gchar *
+virCheckpointStoreRoot(virCheckpointStore *store);
 
 /** Becomes the only daemon of host @key on this root, until the store is freed.
- * If another is: VIR_ERR_OPERATION_FAILED naming the root and saying that an instance runs. */
-gboolean virCheckpointStoreLockHost(virCheckpointStore *store, const gchar *key, GError **error);
+ * If another is: VIR_ERR_OPERATION_FAILED naming the root and saying that an instance
+ * runs. */
+gboolean
+virCheckpointStoreLockHost(virCheckpointStore *store, const gchar *key, GError **error);
 
 /** One domain's folder, locked for one operation. */
 typedef struct virCheckpointStoreDomain virCheckpointStoreDomain;
@@ -44,40 +51,75 @@ typedef struct virCheckpointStoreDomain virCheckpointStoreDomain;
  * virCheckpointStoreDomainOpen:
  * @uuid: textual domain UUID, checked
  *
- * Takes the domain's lock (waits; two threads of one process exclude each other, too).  The folder is made at
- * the first write.  Thread: any; the handle belongs to one thread at a time.
+ * Takes the domain's lock (waits; two threads of one process exclude each other, too).
+ * The folder is made at the first write.  Thread: any; the handle belongs to one thread
+ * at a time.
  */
-virCheckpointStoreDomain *virCheckpointStoreDomainOpen(virCheckpointStore *store, const gchar *uuid, GError **error);
+virCheckpointStoreDomain *
+virCheckpointStoreDomainOpen(virCheckpointStore *store,
+                             const gchar *uuid,
+                             GError **error);
 /** Unlocks; removes the folder if it holds nothing but lock and journal. */
-void virCheckpointStoreDomainClose(virCheckpointStoreDomain *domain);
+void
+virCheckpointStoreDomainClose(virCheckpointStoreDomain *domain);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointStoreDomain, virCheckpointStoreDomainClose)
-const gchar *virCheckpointStoreDomainUuid(virCheckpointStoreDomain *domain);
+const gchar *
+virCheckpointStoreDomainUuid(virCheckpointStoreDomain *domain);
 /** Absolute path of @name in the folder; the folder exists afterwards. */
-gchar *virCheckpointStoreDomainPath(virCheckpointStoreDomain *domain, const gchar *name, GError **error);
+gchar *
+virCheckpointStoreDomainPath(virCheckpointStoreDomain *domain,
+                             const gchar *name,
+                             GError **error);
 
 /** UUIDs that have a folder. */
-GPtrArray *virCheckpointStoreListDomains(virCheckpointStore *store, GError **error);
+GPtrArray *
+virCheckpointStoreListDomains(virCheckpointStore *store, GError **error);
 
-/** Returns: (transfer full): GPtrArray of virCheckpointRecord* copies, all states. Cached by the folder's state; flat for unchanged folders. */
-GPtrArray *virCheckpointStoreList(virCheckpointStoreDomain *domain, GError **error);
-gboolean virCheckpointStoreSave(virCheckpointStoreDomain *domain, const virCheckpointRecord *record, GError **error);
-gboolean virCheckpointStoreRemove(virCheckpointStoreDomain *domain, const gchar *id, GError **error);
-/** Like virCheckpointStoreList without taking the domain's lock: a snapshot for readers. */
-GPtrArray *virCheckpointStorePeek(virCheckpointStore *store, const gchar *uuid, GError **error);
+/** Returns: (transfer full): GPtrArray of virCheckpointRecord* copies, all states.
+ * Cached by the folder's state; flat for unchanged folders. */
+GPtrArray *
+virCheckpointStoreList(virCheckpointStoreDomain *domain, GError **error);
+gboolean
+virCheckpointStoreSave(virCheckpointStoreDomain *domain,
+                       const virCheckpointRecord *record,
+                       GError **error);
+gboolean
+virCheckpointStoreRemove(virCheckpointStoreDomain *domain,
+                         const gchar *id,
+                         GError **error);
+/** Like virCheckpointStoreList without taking the domain's lock: a snapshot for
+ * readers. */
+GPtrArray *
+virCheckpointStorePeek(virCheckpointStore *store, const gchar *uuid, GError **error);
 
-GPtrArray *virCheckpointStoreListJobs(virCheckpointStoreDomain *domain, GError **error);
-gboolean virCheckpointStoreSaveJob(virCheckpointStoreDomain *domain, const virCheckpointJobRecord *job, GError **error);
-gboolean virCheckpointStoreRemoveJob(virCheckpointStoreDomain *domain, const gchar *id, GError **error);
+GPtrArray *
+virCheckpointStoreListJobs(virCheckpointStoreDomain *domain, GError **error);
+gboolean
+virCheckpointStoreSaveJob(virCheckpointStoreDomain *domain,
+                          const virCheckpointJobRecord *job,
+                          GError **error);
+gboolean
+virCheckpointStoreRemoveJob(virCheckpointStoreDomain *domain,
+                            const gchar *id,
+                            GError **error);
 
 /** Appends bitmap names to the journal, synced. */
-gboolean virCheckpointStoreJournalAdd(virCheckpointStoreDomain *domain, const gchar *const *bitmaps, GError **error);
-gboolean virCheckpointStoreJournalHas(virCheckpointStoreDomain *domain, const gchar *bitmap);
+gboolean
+virCheckpointStoreJournalAdd(virCheckpointStoreDomain *domain,
+                             const gchar *const *bitmaps,
+                             GError **error);
+gboolean
+virCheckpointStoreJournalHas(virCheckpointStoreDomain *domain, const gchar *bitmap);
 
-/** Sidecars that no record names, and *.tmp: removed.  Call when nothing is under way. */
-gboolean virCheckpointStoreCollect(virCheckpointStoreDomain *domain, GError **error);
+/** Sidecars that no record names, and *.tmp: removed.  Call when nothing is under way.
+ */
+gboolean
+virCheckpointStoreCollect(virCheckpointStoreDomain *domain, GError **error);
 /** Removes the whole folder of a domain: records, jobs, sidecars. */
-gboolean virCheckpointStoreDrop(virCheckpointStoreDomain *domain, GError **error);
+gboolean
+virCheckpointStoreDrop(virCheckpointStoreDomain *domain, GError **error);
 /** Names of files in the folder that could not be read, or an empty array. */
-GPtrArray *virCheckpointStoreBadFiles(virCheckpointStoreDomain *domain);
+GPtrArray *
+virCheckpointStoreBadFiles(virCheckpointStoreDomain *domain);
 
 #endif

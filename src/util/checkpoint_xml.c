@@ -233,7 +233,8 @@ virCheckpointXmlNodes(xmlNode *node, const gchar *xpath)
 
 /* Writing */
 
-/* @attribute: keep white space that a parser would turn into spaces. */
+/* Carriage returns, and in an @attribute line ends and tabs, are written as references:
+ * a parser would make other white space of them. */
 static void
 virCheckpointXmlEscapeInto(GString *buf, const gchar *text, gboolean attribute)
 {
@@ -253,9 +254,9 @@ virCheckpointXmlEscapeInto(GString *buf, const gchar *text, gboolean attribute)
             g_string_append(buf, "&quot;");
         else if (c == '\'')
             g_string_append(buf, "&apos;");
-        else if (attribute && (c == '\t' || c == '\n' || c == '\r'))
+        else if (c == '\r' || (attribute && (c == '\t' || c == '\n')))
             g_string_append_printf(buf, "&#%u;", c);
-        else if (c >= 0x20 || c == '\t' || c == '\n' || c == '\r')
+        else if (c >= 0x20 || c == '\t' || c == '\n')
             /* U+FFFE and U+FFFF are valid UTF-8 but no XML characters. */
             g_string_append_unichar(buf, c == 0xFFFE || c == 0xFFFF ? 0xFFFD : c);
     }

@@ -1,0 +1,330 @@
+/*
+ * checkpoint_storefolder.c: the contents of one domain's folder, read and remembered
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * A domain can have a thousand checkpoints and each operation begins by listing them,
+ * so what was parsed is kept, per file, together with the file's identity (inode, size,
+ * times).  The store replaces files by rename only; a file that looks the same is the
+ * same.  As long as the folder's own times did not move, not even the files are looked
+ * at.  Times have the resolution of the kernel's tick, so what changed just before it
+ * was read is read again next time.
+ *
+ * A file that cannot be read concerns its own checkpoint only: it is remembered as bad,
+ * reported once, and tried again at each look, since the cause may be a passing one.
+ * Nothing here writes.
+ */
+
+#include "config.h"
+
+#include "checkpoint_error.h"
+#include "checkpoint_file.h"
+#include "checkpoint_storepriv.h"
+#include "checkpoint_xml.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Longer than a tick of any kernel; a folder changed within this time is read again. */
+#define VIR_CHECKPOINT_STORE_RACY_USEC (50 * 1000)
+
+typedef struct virCheckpointStoreStamp {
+    guint64 inode;
+    gint64 size;
+    gint64 modifiedNsec;
+    gint64 changedNsec;
+} virCheckpointStoreStamp;
+
+typedef struct virCheckpointStoreFile {
+    virCheckpointStoreStamp stamp;
+    gboolean trusted;            /* @stamp tells all later changes */
+    virCheckpointRecord *record; /* one of the three is set */
+    virCheckpointJobRecord *job;
+    gchar *bad; /* why it could not be read */
+    guint generation;
+} virCheckpointStoreFile;
+
+struct virCheckpointStoreFolder {
+    GMutex lock; /* guards all below; nothing else is locked while it is held */
+    gchar *path;
+    GHashTable *files; /* file name -> virCheckpointStoreFile */
+    gboolean trusted;  /* @stamp tells all changes since @files was made */
+    virCheckpointStoreStamp stamp;
+    guint generation; /* of the last look that read the folder */
+    guint parsed;
+};
+
+static void
+virCheckpointStoreFileFree(gpointer opaque)
+{
+    virCheckpointStoreFile *file = opaque;
+
+    virCheckpointRecordFree(file->record);
+    virCheckpointJobRecordFree(file->job);
+    g_free(file->bad);
+    g_free(file);
+}
+
+virCheckpointStoreFolder *
+virCheckpointStoreFolderNew(const gchar *path)
+{
+    virCheckpointStoreFolder *folder = g_new0(virCheckpointStoreFolder, 1);
+
+    g_mutex_init(&folder->lock);
+    folder->path = g_strdup(path);
+    folder->files = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                          virCheckpointStoreFileFree);
+    return folder;
+}
+
+void
+virCheckpointStoreFolderFree(virCheckpointStoreFolder *folder)
+{
+    if (!folder)
+        return;
+    g_mutex_clear(&folder->lock);
+    g_free(folder->path);
+    g_hash_table_unref(folder->files);
+    g_free(folder);
+}
+
+static gint64
+virCheckpointStoreNsec(const struct timespec *ts)
+{
+    return (gint64)ts->tv_sec * 1000 * 1000 * 1000 + ts->tv_nsec;
+}
+
+/* Returns: FALSE if there is no such file. */
+static gboolean
+virCheckpointStoreStampOf(const gchar *path, virCheckpointStoreStamp *stamp)
+{
+    struct stat sb;
+
+    if (stat(path, &sb) < 0)
+        return FALSE;
+    stamp->inode = sb.st_ino;
+    stamp->size = sb.st_size;
+    stamp->modifiedNsec = virCheckpointStoreNsec(&sb.st_mtim);
+    stamp->changedNsec = virCheckpointStoreNsec(&sb.st_ctim);
+    return TRUE;
+}
+
+static gboolean
+virCheckpointStoreStampEqual(const virCheckpointStoreStamp *a,
+                             const virCheckpointStoreStamp *b)
+{
+    return a->inode == b->inode && a->size == b->size &&
+           a->modifiedNsec == b->modifiedNsec && a->changedNsec == b->changedNsec;
+}
+
+/* TRUE if a change after now cannot leave @stamp as it is.  To be asked before reading.
+ */
+static gboolean
+virCheckpointStoreStampSettled(const virCheckpointStoreStamp *stamp)
+{
+    const gint64 newest = MAX(stamp->modifiedNsec, stamp->changedNsec) / 1000;
+
+    return newest + VIR_CHECKPOINT_STORE_RACY_USEC < g_get_real_time();
+}
+
+/* The file must be what its name says: "<id><suffix>". */
+static gboolean
+virCheckpointStoreCheckId(const gchar *name,
+                          const gchar *id,
+                          const gchar *suffix,
+                          GError **error)
+{
+    g_autofree gchar *expected = g_strconcat(id, suffix, NULL);
+
+    if (g_str_equal(name, expected))
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_XML_ERROR,
+                "record has id '%s', which is not the file's name", id);
+    return FALSE;
+}
+
+static gboolean
+virCheckpointStoreFileParse(virCheckpointStoreFile *file,
+                            const gchar *name,
+                            const gchar *path,
+                            GError **error)
+{
+    const gboolean isJob = g_str_has_suffix(name, VIR_CHECKPOINT_STORE_JOB_SUFFIX);
+    g_autofree gchar *text =
+        virCheckpointFileRead(path, VIR_CHECKPOINT_XML_MAX_BYTES, error);
+    g_autoptr(virCheckpointRecord) record = NULL;
+    g_autoptr(virCheckpointJobRecord) job = NULL;
+
+    if (!text)
+        return FALSE;
+    if (isJob) {
+        job = virCheckpointJobRecordParse(text, error);
+        if (!job || !virCheckpointStoreCheckId(name, job->id,
+                                               VIR_CHECKPOINT_STORE_JOB_SUFFIX, error))
+            return FALSE;
+        file->job = g_steal_pointer(&job);
+        return TRUE;
+    }
+    record = virCheckpointRecordParse(text, error);
+    if (!record || !virCheckpointStoreCheckId(
+                       name, record->id, VIR_CHECKPOINT_STORE_RECORD_SUFFIX, error))
+        return FALSE;
+    file->record = g_steal_pointer(&record);
+    return TRUE;
+}
+
+/* Looks at one file of the folder; a file that vanished meanwhile is not there. */
+static void
+virCheckpointStoreFolderVisit(virCheckpointStoreFolder *folder, const gchar *name)
+{
+    g_autofree gchar *path = g_build_filename(folder->path, name, NULL);
+    virCheckpointStoreFile *old = g_hash_table_lookup(folder->files, name);
+    virCheckpointStoreFile *file = NULL;
+    virCheckpointStoreStamp stamp = {0};
+    g_autoptr(GError) error = NULL;
+
+    if (!virCheckpointStoreStampOf(path, &stamp) && errno == ENOENT)
+        return;
+    if (old && old->trusted && virCheckpointStoreStampEqual(&old->stamp, &stamp)) {
+        old->generation = folder->generation;
+        return;
+    }
+    file = g_new0(virCheckpointStoreFile, 1);
+    file->stamp = stamp;
+    file->generation = folder->generation;
+    file->trusted = virCheckpointStoreStampSettled(&stamp);
+    folder->parsed++;
+    if (!virCheckpointStoreFileParse(file, name, path, &error)) {
+        /* Removed between the two looks, or replaced: then it is read next time. */
+        if (!virCheckpointStoreStampOf(path, &stamp) && errno == ENOENT) {
+            virCheckpointStoreFileFree(file);
+            return;
+        }
+        if (!old || g_strcmp0(old->bad, error->message) != 0)
+            g_warning("ignoring file '%s': %s", path, error->message);
+        file->bad = g_strdup(error->message);
+        file->trusted = FALSE;
+    }
+    g_hash_table_insert(folder->files, g_strdup(name), file);
+}
+
+static gboolean
+virCheckpointStoreFileIsOld(gpointer key, gpointer value, gpointer opaque)
+{
+    const virCheckpointStoreFile *file = value;
+
+    return file->generation != *(guint *)opaque;
+}
+
+static gboolean
+virCheckpointStoreFolderHasBad(virCheckpointStoreFolder *folder)
+{
+    GHashTableIter iter;
+    gpointer value = NULL;
+
+    g_hash_table_iter_init(&iter, folder->files);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        if (((virCheckpointStoreFile *)value)->bad)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* Brings @files up to date. */
+static gboolean
+virCheckpointStoreFolderRefresh(virCheckpointStoreFolder *folder, GError **error)
+{
+    virCheckpointStoreStamp stamp = {0};
+    gboolean settled = FALSE;
+    g_autoptr(GDir) dir = NULL;
+    g_autoptr(GError) local = NULL;
+    const gchar *name = NULL;
+
+    /* The stamp is taken first: what changes while we read is seen next time. */
+    if (!virCheckpointStoreStampOf(folder->path, &stamp) && errno == ENOENT) {
+        g_hash_table_remove_all(folder->files);
+        folder->trusted = FALSE;
+        return TRUE;
+    }
+    if (folder->trusted && virCheckpointStoreStampEqual(&folder->stamp, &stamp))
+        return TRUE;
+
+    settled = virCheckpointStoreStampSettled(&stamp);
+    dir = g_dir_open(folder->path, 0, &local);
+    if (!dir) {
+        if (g_error_matches(local, G_FILE_ERROR, G_FILE_ERROR_NOENT)) {
+            g_hash_table_remove_all(folder->files);
+            folder->trusted = FALSE;
+            return TRUE;
+        }
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "read '%s': %s", folder->path, local->message);
+        return FALSE;
+    }
+    folder->generation++;
+    while ((name = g_dir_read_name(dir))) {
+        if (g_str_has_suffix(name, VIR_CHECKPOINT_STORE_RECORD_SUFFIX) ||
+            g_str_has_suffix(name, VIR_CHECKPOINT_STORE_JOB_SUFFIX))
+            virCheckpointStoreFolderVisit(folder, name);
+    }
+    g_hash_table_foreach_remove(folder->files, virCheckpointStoreFileIsOld,
+                                &folder->generation);
+    folder->stamp = stamp;
+    folder->trusted = settled && !virCheckpointStoreFolderHasBad(folder);
+    return TRUE;
+}
+
+static void
+virCheckpointStoreFolderCollect(virCheckpointStoreFolder *folder,
+                                guint flags,
+                                virCheckpointStoreLook *look)
+{
+    GHashTableIter iter;
+    gpointer key = NULL;
+    gpointer value = NULL;
+
+    if (flags & VIR_CHECKPOINT_STORE_LOOK_RECORDS)
+        look->records =
+            g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointRecordFree);
+    if (flags & VIR_CHECKPOINT_STORE_LOOK_JOBS)
+        look->jobs =
+            g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointJobRecordFree);
+    if (flags & VIR_CHECKPOINT_STORE_LOOK_BAD)
+        look->bad = g_ptr_array_new_with_free_func(g_free);
+
+    g_hash_table_iter_init(&iter, folder->files);
+    while (g_hash_table_iter_next(&iter, &key, &value)) {
+        const virCheckpointStoreFile *file = value;
+
+        if (file->record && look->records)
+            g_ptr_array_add(look->records, virCheckpointRecordCopy(file->record));
+        if (file->job && look->jobs)
+            g_ptr_array_add(look->jobs, virCheckpointJobRecordCopy(file->job));
+        if (file->bad && look->bad)
+            g_ptr_array_add(look->bad, g_strdup(key));
+    }
+}
+
+gboolean
+virCheckpointStoreFolderLook(virCheckpointStoreFolder *folder,
+                             guint flags,
+                             virCheckpointStoreLook *look,
+                             GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&folder->lock);
+
+    if (!virCheckpointStoreFolderRefresh(folder, error))
+        return FALSE;
+    virCheckpointStoreFolderCollect(folder, flags, look);
+    return TRUE;
+}
+
+guint
+virCheckpointStoreFolderParsed(virCheckpointStoreFolder *folder)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&folder->lock);
+
+    return folder->parsed;
+}

@@ -1,0 +1,59 @@
+/*
+ * checkpoint_storepriv.h: the contents of one domain's folder, read and remembered
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+
+#ifndef VIR_CHECKPOINT_STOREPRIV_H
+#define VIR_CHECKPOINT_STOREPRIV_H
+
+#include "checkpoint_store.h"
+
+#define VIR_CHECKPOINT_STORE_RECORD_SUFFIX ".checkpoint.xml"
+#define VIR_CHECKPOINT_STORE_JOB_SUFFIX ".job.xml"
+#define VIR_CHECKPOINT_STORE_LOCK "lock"
+#define VIR_CHECKPOINT_STORE_JOURNAL "journal"
+
+/** One folder as it was read last.  All functions may be called from any thread. */
+typedef struct virCheckpointStoreFolder virCheckpointStoreFolder;
+
+virCheckpointStoreFolder *
+virCheckpointStoreFolderNew(const gchar *path);
+void
+virCheckpointStoreFolderFree(virCheckpointStoreFolder *folder);
+
+/** What a look at the folder gives.  Copies, owned by the caller. */
+typedef struct virCheckpointStoreLook {
+    GPtrArray *records; /* virCheckpointRecord*, or NULL if not asked for */
+    GPtrArray *jobs;    /* virCheckpointJobRecord*, or NULL if not asked for */
+    GPtrArray *bad;     /* gchar*: files that could not be read, or NULL */
+} virCheckpointStoreLook;
+
+typedef enum {
+    VIR_CHECKPOINT_STORE_LOOK_RECORDS = 1 << 0,
+    VIR_CHECKPOINT_STORE_LOOK_JOBS = 1 << 1,
+    VIR_CHECKPOINT_STORE_LOOK_BAD = 1 << 2,
+} virCheckpointStoreLookFlags;
+
+/**
+ * virCheckpointStoreFolderLook:
+ * @flags: virCheckpointStoreLookFlags; @look: what was asked for is set on success
+ *
+ * Reads what changed since the last look.  A folder that is not there is empty.
+ */
+gboolean
+virCheckpointStoreFolderLook(virCheckpointStoreFolder *folder,
+                             guint flags,
+                             virCheckpointStoreLook *look,
+                             GError **error);
+
+/** Returns: how many files were parsed so far, for tests. */
+guint
+virCheckpointStoreFolderParsed(virCheckpointStoreFolder *folder);
+
+/** Returns: the folder behind @domain, borrowed, for tests. */
+virCheckpointStoreFolder *
+virCheckpointStoreDomainFolder(virCheckpointStoreDomain *domain);
+
+#endif
