@@ -146,10 +146,11 @@ testLockThread(gpointer opaque)
         g_assert_cmpint(fd, >=, 0);
         if (g_atomic_int_add(&locker->holders, 1) > 0)
             g_atomic_int_set(&locker->worst, 1);
-        /* Each third time the file goes away, as with a domain's folder. */
+        g_atomic_int_add(&locker->holders, -1);
+        /* Each third time the file goes away, as with a domain's folder: from then on
+         * the lock is another's. */
         if (i % 3 == 0)
             unlink(locker->path);
-        g_atomic_int_add(&locker->holders, -1);
     }
     return NULL;
 }
