@@ -46,10 +46,12 @@ class Events:
                     if target == disk and status in wanted:
                         del self._seen[:at + 1]
                         return status
-                if not self._change.wait(max(end - time.monotonic(), 0)) and \
-                        time.monotonic() > end:
+                if not self._conn.isAlive():
+                    raise Failure(f'{disk}: the connection broke')
+                if time.monotonic() > end:
                     raise Failure(f'{disk}: no event {wanted} in {timeout} s, '
                                   f'but {self._seen}')
+                self._change.wait(0.2)
 
     def close(self):
         try:

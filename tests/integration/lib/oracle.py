@@ -38,8 +38,9 @@ class Oracle:
         self.overlays = {}  # target -> [layers below the top, the newest last]
         self._number = 0
         self._log = log
+        self.creating = None  # the Moment that a call was asked to make last
+        self.copying = None  # the target of the last copy
         self.conn = self.dom = self.events = None
-        self.copied = 0
         self.connect()
 
     # Connections
@@ -101,15 +102,15 @@ class Oracle:
         xml = ''.join(f"<disk name='{t}' checkpoint="
                       f"'{'bitmap' if t in targets else 'no'}'/>"
                       for t in sorted(self.vm.disks))
+        self._about_to_create(name, targets)
         self.dom.checkpointCreateXML(
             f'<domaincheckpoint><name>{name}</name><disks>{xml}</disks>'
             '</domaincheckpoint>', 0)
-        self._remember(name, targets)
+        self.moments.append(self.creating)
         return name
 
-    def _remember(self, name, targets):
-        self.moments.append(Moment(name, {
-            t: self.vm.disks[t].model.copy() for t in targets}))
+    def _about_to_create(self, name, targets):
+        self.creating = Moment(name, {t: self.vm.disks[t].model.copy() for t in targets})
 
     def delete(self):
         """The oldest, the newest or one in the middle; rarely its children, too."""
@@ -138,9 +139,12 @@ class Oracle:
             images.write_image(path, moment.models[target])
         self.say(f'copy {target} since {moment and moment.name} checkpoint {checkpoint} '
                  f'{"finish" if finish else "mirror"} to {os.path.basename(path)}')
+        self.copying = path
+        if checkpoint:
+            self._about_to_create(checkpoint, [target])
         jobs.start_copy(self.dom, target, path, moment and moment.name, checkpoint, finish)
         if checkpoint:
-            self._remember(checkpoint, [target])
+            self.moments.append(self.creating)
 
     def finish(self, moment=None, target=None, checkpoint=None):
         """A copy that ends by itself: it is the disk at the time of the call."""

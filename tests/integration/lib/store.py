@@ -21,7 +21,7 @@ class Segment:
 class Record:
     def __init__(self, path):
         root = ElementTree.parse(path).getroot()
-        self.state = root.get('state')
+        self.state = root.findtext('state')
         definition = root.find('domaincheckpoint')
         self.name = definition.findtext('name')
         self.parent = definition.findtext('parent/name')
