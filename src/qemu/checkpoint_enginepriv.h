@@ -22,31 +22,40 @@
 #define VIR_CHECKPOINT_HELPER_BITMAP                                                   \
     "virtcheckpoint-set." /* transient bitmaps, + hex */
 #define VIR_CHECKPOINT_MIRROR_PREFIX                                                   \
-    "virtcheckpoint-mirror-"                                /* nodes, jobs, + job id */
+    "virtcheckpoint-mirror-" /* nodes, jobs, + 8 digits of the job id: QEMU takes 31   \
+                                bytes */
 #define VIR_CHECKPOINT_MIRROR_BITMAP "virtcheckpoint-work." /* transient, + job id */
 
+/** Where events for clients go; outlives the engine while one is under way. */
+typedef struct virCheckpointEngineSink {
+    virCheckpointEngineBlockJobFunc blockJob; /* main context only; NULL: to nobody */
+    gpointer data;
+} virCheckpointEngineSink;
+
 /*
- * Locks, outermost first: a domain's slot (virCheckpointStoreDomain), mirrorLock, lock.
- * The main context never takes a slot.
+ * Locks, outermost first: a domain's slot (virCheckpointStoreDomain), connectLock,
+ * mirrorLock, lock.  The main context takes only the last two, which nobody holds while
+ * waiting for anything.
  */
 struct virCheckpointEngine {
     /* set once */
     gchar *uri;
     gchar *overlayDir; /* or NULL */
-    virCheckpointEngineBlockJobFunc blockJob;
-    gpointer data;
+    virCheckpointEngineSink *sink;
     virCheckpointStore *store;
     GThreadPool *pool; /* virCheckpointEngineTask; as many threads as are needed */
+
+    GMutex connectLock; /* held while (re)connecting; guards what follows */
+    gint lifecycleId;   /* event callbacks on conn, or -1 */
+    gint blockJobId;
+    gboolean hostLocked; /* virCheckpointStoreLockHost succeeded */
 
     GMutex mirrorLock;
     GHashTable *mirrors; /* "uuid/target" -> what the mirror module wants */
 
-    GMutex lock;        /* guards what follows */
-    GCond changed;      /* broadcast when stopping is set */
-    virConnectPtr conn; /* owned, or NULL: not connected */
-    gint lifecycleId;   /* event callbacks on conn, or -1 */
-    gint blockJobId;
-    gboolean hostLocked;   /* virCheckpointStoreLockHost succeeded */
+    GMutex lock;           /* guards what follows */
+    GCond changed;         /* broadcast when stopping is set */
+    virConnectPtr conn;    /* owned, or NULL: not connected; changed under both locks */
     gboolean reconnecting; /* a worker tries */
     gboolean stopping;
     guint busy;          /* operations and mirrors under way */

@@ -1,0 +1,359 @@
+/*
+ * checkpoint_change.c: creating and deleting one checkpoint
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: a record says what is about to be done before QEMU hears of it.
+ *
+ * Create: record CREATING, with the new bitmaps' names; one transaction over all disks
+ * that adds, per disk, the new active bitmap and then disables the previous one; look;
+ * record READY.  The transaction is atomic, so after an answer of QEMU's it is clear
+ * what happened.  Without one it is settled later by sending the same transaction
+ * again: "exists already" means that it ran, and a late twin of it then fails as a
+ * whole.  Looking instead of sending would not do: a dead daemon's transaction can
+ * still run inside libvirtd.
+ *
+ * Delete is a change of records, not of bitmaps: bitmap names are ids, so the previous
+ * segment of each disk takes the parts over as they are, an active bitmap included.
+ * Every step of it can be done twice.
+ */
+
+#include "config.h"
+
+#include <string.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_fault.h"
+#include "checkpoint_segmentspriv.h"
+
+virCheckpointTxn *
+virCheckpointSegmentsCreateTxn(virCheckpointSegments *segments,
+                               const virCheckpointRecord *record)
+{
+    virCheckpointTxn *txn = virCheckpointTxnNew();
+    guint i;
+
+    for (i = 0; i < record->segments->len; i++) {
+        const virCheckpointSegment *segment = g_ptr_array_index(record->segments, i);
+        const virCheckpointNode *top =
+            virCheckpointSegmentsFindTop(segments, segment->target);
+        const virCheckpointRecord *newest =
+            virCheckpointTreeNewest(segments->records, segment->target);
+        const virCheckpointSegment *previous = NULL;
+
+        if (!top)
+            continue;
+        virCheckpointTxnAdd(txn, top->name, virCheckpointSegmentActive(segment),
+                            segment->granularity, VIR_CHECKPOINT_BITMAP_PERSISTENT);
+        if (newest)
+            previous = virCheckpointRecordSegment(newest, segment->target);
+        if (previous && virCheckpointSegmentActive(previous))
+            virCheckpointTxnDisable(txn, top->name,
+                                    virCheckpointSegmentActive(previous));
+    }
+    return txn;
+}
+
+guint
+virCheckpointSegmentsCountCreated(virCheckpointSegments *segments,
+                                  const virCheckpointRecord *record)
+{
+    guint count = 0;
+    guint i;
+
+    for (i = 0; i < record->segments->len; i++) {
+        const virCheckpointSegment *segment = g_ptr_array_index(record->segments, i);
+        const virCheckpointNode *top =
+            virCheckpointSegmentsFindTop(segments, segment->target);
+        const virCheckpointBitmapInfo *info = NULL;
+
+        if (top)
+            info = virCheckpointNodeBitmap(top, virCheckpointSegmentActive(segment));
+        if (info && info->recording && info->persistent && !info->inconsistent)
+            count++;
+    }
+    return count;
+}
+
+static virCheckpointSegment *
+virCheckpointChangeNewSegment(virCheckpointSegments *segments,
+                              const gchar *target,
+                              GError **error)
+{
+    const virCheckpointNode *top = virCheckpointSegmentsTop(segments, target, error);
+    g_autoptr(virCheckpointSegment) segment = NULL;
+    gchar *name;
+
+    if (!top)
+        return NULL;
+    if (g_strcmp0(top->driver, "qcow2") != 0 || top->compatOld || top->readOnly) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
+                    "checkpoint for disk %s unsupported: %s", target,
+                    g_strcmp0(top->driver, "qcow2") != 0 ? "the image is not qcow2"
+                    : top->readOnly                      ? "the image is read-only"
+                                    : "a qcow2 version 2 image cannot hold bitmaps");
+        return NULL;
+    }
+    segment = virCheckpointSegmentNew(target);
+    segment->born = g_strdup(top->file);
+    segment->sizeBytes = top->sizeBytes;
+    segment->granularity = virCheckpointSegmentsGranularity(top);
+    if (!(name = virCheckpointSegmentsNewName(segments, error)))
+        return NULL;
+    g_ptr_array_add(segment->bitmaps, name);
+    return g_steal_pointer(&segment);
+}
+
+/* No two checkpoints of a domain have one name, libvirt's own included. */
+static gboolean
+virCheckpointChangeCheckName(virCheckpointSegments *segments,
+                             const gchar *name,
+                             GError **error)
+{
+    virDomainCheckpointPtr theirs = NULL;
+
+    if (!virCheckpointTreeByName(segments->records, name))
+        theirs = virDomainCheckpointLookupByName(segments->view->domain, name, 0);
+    if (!theirs && !virCheckpointTreeByName(segments->records, name))
+        return TRUE;
+    if (theirs)
+        virDomainCheckpointFree(theirs);
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                "domain moment %s already exists", name);
+    return FALSE;
+}
+
+/* The record as it will be: @def completed, a segment with a new name per disk. */
+static virCheckpointRecord *
+virCheckpointChangePlan(virCheckpointSegments *segments,
+                        const virCheckpointDef *def,
+                        GError **error)
+{
+    g_autoptr(virCheckpointRecord) record = virCheckpointRecordNew();
+    const virCheckpointRecord *parent = virCheckpointTreeCurrent(segments->records);
+    g_autofree char *domain = NULL;
+    guint i;
+
+    g_free(record->id);
+    record->id = virCheckpointRecordNewId();
+    record->state = VIR_CHECKPOINT_RECORD_CREATING;
+    virCheckpointDefFree(record->def);
+    record->def = virCheckpointDefCopy(def);
+    if (record->def->creationTime == 0)
+        record->def->creationTime = g_get_real_time() / G_USEC_PER_SEC;
+    if (!record->def->name)
+        record->def->name =
+            g_strdup_printf("%" G_GINT64_FORMAT, record->def->creationTime);
+    if (!virCheckpointChangeCheckName(segments, record->def->name, error))
+        return NULL;
+    g_free(record->def->parent);
+    record->def->parent = parent ? g_strdup(parent->def->name) : NULL;
+    /* As it runs, in the form that could be defined: what libvirt keeps, too. */
+    domain = virDomainGetXMLDesc(segments->view->domain,
+                                 VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_MIGRATABLE);
+    if (!domain) {
+        virCheckpointDomainSetError(error);
+        return NULL;
+    }
+    g_free(record->def->domain);
+    record->def->domain = g_strdup(domain);
+    for (i = 0; def->disks && i < def->disks->len; i++) {
+        const virCheckpointDiskDef *disk = g_ptr_array_index(def->disks, i);
+        virCheckpointSegment *segment;
+
+        if (disk->type != VIR_CHECKPOINT_DISK_BITMAP)
+            continue;
+        if (!(segment = virCheckpointChangeNewSegment(segments, disk->name, error)))
+            return NULL;
+        g_ptr_array_add(record->segments, segment);
+    }
+    return g_steal_pointer(&record);
+}
+
+/*
+ * Sends the transaction and looks whether every disk records.  A snapshot that somebody
+ * took at the same moment moves the top away below us: then once more.
+ */
+static gboolean
+virCheckpointChangeApply(virCheckpointSegments *segments,
+                         virCheckpointRecord *record,
+                         GError **error)
+{
+    guint attempt;
+
+    for (attempt = 0; attempt < 2; attempt++) {
+        g_autoptr(virCheckpointTxn) txn =
+            virCheckpointSegmentsCreateTxn(segments, record);
+
+        if (!virCheckpointTxnRun(txn, segments->view->monitor, error) ||
+            !virCheckpointFaultPoint("create/transaction", error) ||
+            !virCheckpointSegmentsRefresh(segments, error))
+            return FALSE;
+        if (virCheckpointSegmentsCountCreated(segments, record) ==
+            record->segments->len)
+            return TRUE;
+    }
+    g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                        "a new bitmap does not record: the disks changed meanwhile");
+    return FALSE;
+}
+
+gboolean
+virCheckpointSegmentsCreate(virCheckpointSegments *segments,
+                            const virCheckpointDef *def,
+                            virCheckpointRecord **record,
+                            GError **error)
+{
+    g_autoptr(virCheckpointRecord) plan = NULL;
+    g_autoptr(virCheckpointTxn) txn = NULL;
+
+    if (!virCheckpointSegmentsRefresh(segments, error) ||
+        !virCheckpointSegmentsEnsure(segments, error) ||
+        !(plan = virCheckpointChangePlan(segments, def, error)) ||
+        !virCheckpointFaultPoint("create/planned", error) ||
+        !virCheckpointStoreSave(segments->store, plan, error))
+        return FALSE;
+    g_debug("domain=%s checkpoint=%s state=none->creating", segments->view->uuid,
+            plan->def->name);
+    if (!virCheckpointFaultPoint("create/recorded", error))
+        return FALSE;
+    if (!virCheckpointChangeApply(segments, plan, error)) {
+        /* Refused as a whole, or nobody knows: then it stays for settling. */
+        if (virCheckpointMonitorAnswered(segments->view->monitor) &&
+            virCheckpointSegmentsRefresh(segments, NULL) &&
+            virCheckpointSegmentsCountCreated(segments, plan) == 0)
+            virCheckpointStoreRemove(segments->store, plan->id, NULL);
+        return FALSE;
+    }
+    plan->state = VIR_CHECKPOINT_RECORD_READY;
+    if (!virCheckpointStoreSave(segments->store, plan, error) ||
+        !virCheckpointFaultPoint("create/ready", error) ||
+        !virCheckpointSegmentsRefresh(segments, error))
+        return FALSE;
+    g_debug("domain=%s checkpoint=%s state=creating->ready", segments->view->uuid,
+            plan->def->name);
+    if (record)
+        *record = g_steal_pointer(&plan);
+    return TRUE;
+}
+
+static void
+virCheckpointChangeUnite(GPtrArray *into, const GPtrArray *from)
+{
+    guint i;
+
+    for (i = 0; i < from->len; i++) {
+        const gchar *name = g_ptr_array_index(from, i);
+
+        if (!g_ptr_array_find_with_equal_func(into, name, g_str_equal, NULL))
+            g_ptr_array_add(into, g_strdup(name));
+    }
+}
+
+/* @into takes all parts of @from over. */
+static void
+virCheckpointChangeTakeOver(virCheckpointSegment *into,
+                            const virCheckpointSegment *from)
+{
+    virCheckpointChangeUnite(into->sidecars, from->sidecars);
+    virCheckpointChangeUnite(into->bitmaps, from->bitmaps);
+    into->lost = into->lost || from->lost;
+    if (from->bitmaps->len > 0) {
+        g_free(into->born);
+        into->born = g_strdup(from->born);
+        into->sizeBytes = from->sizeBytes;
+        into->granularity = from->granularity;
+    }
+}
+
+/* Hands each segment of @record to the previous one of its disk, or releases its
+ * bitmaps. */
+static gboolean
+virCheckpointChangeHandOver(virCheckpointSegments *segments,
+                            const virCheckpointRecord *record,
+                            GError **error)
+{
+    guint i;
+    guint j;
+
+    for (i = 0; i < record->segments->len; i++) {
+        const virCheckpointSegment *segment = g_ptr_array_index(record->segments, i);
+        virCheckpointRecord *previous =
+            virCheckpointTreePrevious(segments->records, record, segment->target);
+
+        if (previous) {
+            virCheckpointChangeTakeOver(
+                virCheckpointRecordSegment(previous, segment->target), segment);
+            if (!virCheckpointStoreSave(segments->store, previous, error) ||
+                !virCheckpointFaultPoint("delete/handed-over", error))
+                return FALSE;
+            continue;
+        }
+        for (j = 0; j < segment->bitmaps->len; j++) {
+            if (!virCheckpointSegmentsRelease(
+                    segments, g_ptr_array_index(segment->bitmaps, j), error))
+                return FALSE;
+        }
+    }
+    return virCheckpointFaultPoint("delete/released", error);
+}
+
+static gboolean
+virCheckpointChangeReparent(virCheckpointSegments *segments,
+                            const virCheckpointRecord *record,
+                            GError **error)
+{
+    guint i;
+
+    for (i = 0; i < segments->records->len; i++) {
+        virCheckpointRecord *child = g_ptr_array_index(segments->records, i);
+
+        if (child == record || g_strcmp0(child->def->parent, record->def->name) != 0)
+            continue;
+        g_free(child->def->parent);
+        child->def->parent = g_strdup(record->def->parent);
+        if (!virCheckpointStoreSave(segments->store, child, error) ||
+            !virCheckpointFaultPoint("delete/reparented", error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean
+virCheckpointSegmentsFinishDelete(virCheckpointSegments *segments,
+                                  const gchar *id,
+                                  GError **error)
+{
+    virCheckpointRecord *record = virCheckpointTreeById(segments->records, id);
+    g_autofree gchar *name = g_strdup(record->def->name);
+
+    if (!virCheckpointChangeHandOver(segments, record, error) ||
+        !virCheckpointChangeReparent(segments, record, error) ||
+        !virCheckpointStoreRemove(segments->store, id, error) ||
+        !virCheckpointFaultPoint("delete/removed", error) ||
+        !virCheckpointSegmentsRefresh(segments, error))
+        return FALSE;
+    g_debug("domain=%s checkpoint=%s state=deleting->none", segments->view->uuid, name);
+    virCheckpointSegmentsSweep(segments);
+    return virCheckpointFaultPoint("delete/swept", error) &&
+           virCheckpointStoreCollect(segments->store, error);
+}
+
+gboolean
+virCheckpointSegmentsDelete(virCheckpointSegments *segments,
+                            const gchar *id,
+                            GError **error)
+{
+    virCheckpointRecord *record = virCheckpointTreeById(segments->records, id);
+
+    if (!record)
+        return TRUE;
+    g_debug("domain=%s checkpoint=%s state=ready->deleting", segments->view->uuid,
+            record->def->name);
+    record->state = VIR_CHECKPOINT_RECORD_DELETING;
+    if (!virCheckpointStoreSave(segments->store, record, error) ||
+        !virCheckpointFaultPoint("delete/recorded", error))
+        return FALSE;
+    return virCheckpointSegmentsFinishDelete(segments, id, error);
+}

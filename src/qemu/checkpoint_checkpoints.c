@@ -1,0 +1,545 @@
+/*
+ * checkpoint_checkpoints.c: the checkpoint calls
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: the calls behave as libvirt's, code and text of errors included.  Those that
+ * change something hold the domain's slot and settle first; those that only read
+ * records take a snapshot of the store and never wait.  Which checkpoint is whose
+ * parent, and which are shown, comes from the records alone: what is being created is
+ * not there yet, what is being deleted still is.
+ */
+
+#include "config.h"
+
+#include <string.h>
+
+#include "checkpoint_compact.h"
+#include "checkpoint_enginepriv.h"
+#include "checkpoint_error.h"
+#include "checkpoint_segmentspriv.h"
+
+/* Flags that libvirt refuses get libvirt's sentence, which has no prefix. */
+static gboolean
+virCheckpointEngineCheckFlags(guint flags,
+                              guint known,
+                              const gchar *function,
+                              GError **error)
+{
+    if (!(flags & ~known))
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_INVALID_ARG,
+                "unsupported flags (0x%x) in function %s", flags & ~known, function);
+    return FALSE;
+}
+
+static gboolean
+virCheckpointEngineNoSuch(const gchar *name, GError **error)
+{
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_NO_DOMAIN_CHECKPOINT,
+                "no domain checkpoint with matching name '%s'", name);
+    return FALSE;
+}
+
+/* The record that clients know as @name. */
+static virCheckpointRecord *
+virCheckpointEngineFind(GPtrArray *records, const gchar *name, GError **error)
+{
+    virCheckpointRecord *record = name ? virCheckpointTreeByName(records, name) : NULL;
+
+    if (record && record->state != VIR_CHECKPOINT_RECORD_CREATING)
+        return record;
+    virCheckpointEngineNoSuch(name, error);
+    return NULL;
+}
+
+static gboolean
+virCheckpointEngineRedefine(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            const gchar *xml,
+                            gchar **name,
+                            GError **error)
+{
+    g_autoptr(virCheckpointDef) def =
+        virCheckpointDefParse(xml, VIR_CHECKPOINT_DEF_PARSE_REDEFINE, error);
+
+    if (!def)
+        return FALSE;
+    if (!def->name || !virCheckpointEngineHas(engine, uuid, def->name))
+        return virCheckpointEngineNoSuch(def->name ? def->name : "", error);
+    *name = g_strdup(def->name);
+    return TRUE;
+}
+
+static GPtrArray *
+virCheckpointEngineDisks(const virCheckpointDomainView *view)
+{
+    GPtrArray *disks = g_ptr_array_new_with_free_func(g_free);
+    guint i;
+
+    for (i = 0; i < view->disks->len; i++) {
+        const virCheckpointDisk *from = g_ptr_array_index(view->disks, i);
+        virCheckpointDomainDisk *disk = g_new0(virCheckpointDomainDisk, 1);
+
+        disk->target = from->target;
+        disk->source = from->source;
+        disk->readOnly = from->readOnly;
+        disk->empty = from->empty;
+        disk->qcow2 = g_strcmp0(from->format, "qcow2") == 0;
+        g_ptr_array_add(disks, disk);
+    }
+    return disks;
+}
+
+/* Runs the creation, between freeze and thaw when asked; thaws whatever happens. */
+static gboolean
+virCheckpointEngineCreateQuiesced(virCheckpointSegments *segments,
+                                  const virCheckpointDef *def,
+                                  gboolean quiesce,
+                                  GError **error)
+{
+    virDomainPtr domain = segments->view->domain;
+    gboolean done;
+
+    if (!quiesce)
+        return virCheckpointSegmentsCreate(segments, def, NULL, error);
+    if (virDomainFSFreeze(domain, NULL, 0, 0) < 0) {
+        virCheckpointDomainSetError(error);
+        virDomainFSThaw(domain, NULL, 0, 0);
+        return FALSE;
+    }
+    done = virCheckpointSegmentsCreate(segments, def, NULL, error);
+    if (virDomainFSThaw(domain, NULL, 0, 0) < 0) {
+        g_autoptr(GError) thaw = NULL;
+
+        virCheckpointDomainSetError(&thaw);
+        g_warning("domain %s (%s): file systems stay frozen: %s", segments->view->name,
+                  segments->view->uuid, thaw->message);
+    }
+    return done;
+}
+
+static gboolean
+virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
+                                virCheckpointDef *def,
+                                guint flags,
+                                GError **error)
+{
+    g_autoptr(GPtrArray) disks = virCheckpointEngineDisks(operation->view);
+    g_autoptr(virCheckpointSegments) segments = NULL;
+
+    if (!operation->view->running) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_UNSUPPORTED,
+                            "cannot create checkpoint for inactive domain");
+        return FALSE;
+    }
+    if (!virCheckpointDefAlignDisks(def, disks, FALSE, error) ||
+        !(segments =
+              virCheckpointSegmentsNew(operation->store, operation->view, error)))
+        return FALSE;
+    if (!virCheckpointEngineCreateQuiesced(
+            segments, def, flags & VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE, error)) {
+        virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
+        return FALSE;
+    }
+    g_info("domain %s: checkpoint '%s' created", operation->view->name, def->name);
+    virCheckpointSegmentsPark(segments, NULL, NULL);
+    return TRUE;
+}
+
+gboolean
+virCheckpointEngineCreate(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          const gchar *xml,
+                          guint flags,
+                          gchar **name,
+                          GError **error)
+{
+    g_autoptr(virCheckpointOperation) operation = NULL;
+    g_autoptr(virCheckpointDef) def = NULL;
+
+    if (!virCheckpointEngineCheckFlags(
+            flags,
+            VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE |
+                VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE |
+                VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE,
+            "qemuCheckpointCreateXML", error))
+        return FALSE;
+    if ((flags & VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE) &&
+        !(flags & VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE)) {
+        g_set_error_literal(
+            error, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_INVALID_ARG,
+            "Flag 'VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE' is required by "
+            "flag 'VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE'");
+        return FALSE;
+    }
+    if (flags & VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE)
+        return virCheckpointEngineRedefine(engine, uuid, xml, name, error);
+    if (!(def = virCheckpointDefParse(xml, 0, error)) ||
+        !(operation = virCheckpointOperationBegin(engine, uuid, 0, error)))
+        return FALSE;
+    def->creationTime = g_get_real_time() / G_USEC_PER_SEC;
+    if (!def->name)
+        def->name = g_strdup_printf("%" G_GINT64_FORMAT, def->creationTime);
+    if (!virCheckpointEngineCreateLocked(operation, def, flags, error))
+        return FALSE;
+    *name = g_strdup(def->name);
+    return TRUE;
+}
+
+/* The ids to delete, in that order. */
+static GPtrArray *
+virCheckpointEngineVictims(GPtrArray *records,
+                           const virCheckpointRecord *record,
+                           guint flags)
+{
+    GPtrArray *ids = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) below = NULL;
+    guint i;
+
+    if (flags & (VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN |
+                 VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY)) {
+        below = virCheckpointTreeDescendants(records, record->def->name);
+        for (i = below->len; i-- > 0;) {
+            const virCheckpointRecord *child = g_ptr_array_index(below, i);
+
+            g_ptr_array_add(ids, g_strdup(child->id));
+        }
+    }
+    if (!(flags & VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY))
+        g_ptr_array_add(ids, g_strdup(record->id));
+    return ids;
+}
+
+/*
+ * Metadata only: a bitmap that no older checkpoint takes over stays in the image, and
+ * is nobody's from then on.
+ */
+static gboolean
+virCheckpointEngineLeaveBitmaps(virCheckpointSegments *segments,
+                                const gchar *id,
+                                GError **error)
+{
+    virCheckpointRecord *record = virCheckpointTreeById(segments->records, id);
+    guint i;
+
+    for (i = 0; record && i < record->segments->len; i++) {
+        virCheckpointSegment *segment = g_ptr_array_index(record->segments, i);
+
+        if (!virCheckpointTreePrevious(segments->records, record, segment->target))
+            g_ptr_array_set_size(segment->bitmaps, 0);
+    }
+    return !record || virCheckpointStoreSave(segments->store, record, error);
+}
+
+static gboolean
+virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
+                                const gchar *name,
+                                guint flags,
+                                GError **error)
+{
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsNew(operation->store, operation->view, error);
+    const virCheckpointRecord *record;
+    g_autoptr(GPtrArray) ids = NULL;
+    guint i;
+
+    if (!segments ||
+        !(record = virCheckpointEngineFind(segments->records, name, error)))
+        return FALSE;
+    ids = virCheckpointEngineVictims(segments->records, record, flags);
+    for (i = 0; i < ids->len; i++) {
+        const gchar *id = g_ptr_array_index(ids, i);
+
+        if (((flags & VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY) &&
+             !virCheckpointEngineLeaveBitmaps(segments, id, error)) ||
+            !virCheckpointSegmentsDelete(segments, id, error)) {
+            virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
+            return FALSE;
+        }
+    }
+    g_info("domain %s: checkpoint '%s' deleted (%u in all)", operation->view->name,
+           name, ids->len);
+    virCheckpointSegmentsPark(segments, NULL, NULL);
+    return TRUE;
+}
+
+gboolean
+virCheckpointEngineDelete(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          const gchar *name,
+                          guint flags,
+                          GError **error)
+{
+    g_autoptr(virCheckpointOperation) operation = NULL;
+
+    if (!virCheckpointEngineCheckFlags(flags,
+                                       VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN |
+                                           VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY |
+                                           VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY,
+                                       "qemuCheckpointDelete", error))
+        return FALSE;
+    if ((flags & VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN) &&
+        (flags & VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY)) {
+        g_set_error_literal(error, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_INVALID_ARG,
+                            "Flags 'VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN' and "
+                            "'VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY' are mutually "
+                            "exclusive");
+        return FALSE;
+    }
+    if (!(operation = virCheckpointOperationBegin(engine, uuid, 0, error)) ||
+        !virCheckpointEngineDeleteLocked(operation, name, flags, error))
+        return FALSE;
+    virCheckpointCompactLater(engine, uuid);
+    return TRUE;
+}
+
+/* The number of bytes changed on disk @target since @record. */
+static gboolean
+virCheckpointEngineMeasure(virCheckpointSegments *segments,
+                           const virCheckpointRecord *record,
+                           virCheckpointDiskDef *disk,
+                           GError **error)
+{
+    g_autofree gchar *name =
+        g_strdup_printf(VIR_CHECKPOINT_HELPER_BITMAP "%08x", g_random_int());
+    const virCheckpointNode *top =
+        virCheckpointSegmentsTop(segments, disk->name, error);
+    const virCheckpointNode *now;
+    const virCheckpointBitmapInfo *info = NULL;
+    g_autoptr(virCheckpointGraph) graph = NULL;
+    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
+
+    if (!top || !virCheckpointSegmentsSince(segments, record, disk->name, top->name,
+                                            name, FALSE, error))
+        return FALSE;
+    graph = virCheckpointGraphQuery(segments->view->monitor, error);
+    virCheckpointTxnRemove(txn, top->name, name);
+    if (!virCheckpointTxnRun(txn, segments->view->monitor, graph ? error : NULL) ||
+        !graph)
+        return FALSE;
+    if ((now = virCheckpointGraphNode(graph, top->name)))
+        info = virCheckpointNodeBitmap(now, name);
+    if (!info) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "the disk '%s' changed while it was looked at", disk->name);
+        return FALSE;
+    }
+    disk->hasSize = TRUE;
+    disk->sizeBytes = info->countBytes;
+    return TRUE;
+}
+
+static virCheckpointDef *
+virCheckpointEngineDefWithSizes(virCheckpointEngine *engine,
+                                const gchar *uuid,
+                                const gchar *name,
+                                GError **error)
+{
+    g_autoptr(virCheckpointOperation) operation = virCheckpointOperationBegin(
+        engine, uuid, VIR_CHECKPOINT_OPERATION_RUNNING, error);
+    g_autoptr(virCheckpointSegments) segments = NULL;
+    g_autoptr(virCheckpointDef) def = NULL;
+    const virCheckpointRecord *record;
+    guint i;
+
+    if (!operation ||
+        !(segments =
+              virCheckpointSegmentsNew(operation->store, operation->view, error)) ||
+        !virCheckpointSegmentsEnsure(segments, error) ||
+        !(record = virCheckpointEngineFind(segments->records, name, error)))
+        return NULL;
+    def = virCheckpointDefCopy(record->def);
+    for (i = 0; def->disks && i < def->disks->len; i++) {
+        virCheckpointDiskDef *disk = g_ptr_array_index(def->disks, i);
+
+        if (disk->type == VIR_CHECKPOINT_DISK_BITMAP &&
+            !virCheckpointEngineMeasure(segments, record, disk, error)) {
+            virCheckpointEngineUnsettle(engine, uuid);
+            return NULL;
+        }
+    }
+    return g_steal_pointer(&def);
+}
+
+static virCheckpointDef *
+virCheckpointEnginePeekDef(virCheckpointEngine *engine,
+                           const gchar *uuid,
+                           const gchar *name,
+                           GError **error)
+{
+    g_autoptr(GPtrArray) records = virCheckpointStorePeek(engine->store, uuid, error);
+    const virCheckpointRecord *record;
+
+    if (!records || !(record = virCheckpointEngineFind(records, name, error)))
+        return NULL;
+    return virCheckpointDefCopy(record->def);
+}
+
+/* What VIR_DOMAIN_XML_SECURE adds: passwords of graphics, as libvirt prints them. */
+static void
+virCheckpointEngineDropSecrets(virCheckpointDef *def)
+{
+    g_autoptr(GRegex) tag = g_regex_new("<graphics [^>]*>", 0, 0, NULL);
+    g_autoptr(GRegex) secret =
+        g_regex_new(" (passwd|passwdValidTo|connected)='[^']*'", 0, 0, NULL);
+    g_autoptr(GMatchInfo) match = NULL;
+    GString *clean;
+    gint from = 0;
+
+    if (!def->domain)
+        return;
+    clean = g_string_new(NULL);
+    g_regex_match(tag, def->domain, 0, &match);
+    while (g_match_info_matches(match)) {
+        g_autofree gchar *text = g_match_info_fetch(match, 0);
+        g_autofree gchar *without =
+            g_regex_replace_literal(secret, text, -1, 0, "", 0, NULL);
+        gint start;
+        gint end;
+
+        g_match_info_fetch_pos(match, 0, &start, &end);
+        g_string_append_len(clean, def->domain + from, start - from);
+        g_string_append(clean, without);
+        from = end;
+        g_match_info_next(match, NULL);
+    }
+    g_string_append(clean, def->domain + from);
+    g_free(def->domain);
+    def->domain = g_string_free(clean, FALSE);
+}
+
+gboolean
+virCheckpointEngineGetXml(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          const gchar *name,
+                          guint flags,
+                          gchar **xml,
+                          GError **error)
+{
+    g_autoptr(virCheckpointDef) def = NULL;
+    guint format = 0;
+
+    if (!virCheckpointEngineCheckFlags(flags,
+                                       VIR_DOMAIN_CHECKPOINT_XML_SECURE |
+                                           VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN |
+                                           VIR_DOMAIN_CHECKPOINT_XML_SIZE,
+                                       "qemuCheckpointGetXMLDesc", error))
+        return FALSE;
+    if (!(def = virCheckpointEnginePeekDef(engine, uuid, name, error)))
+        return FALSE;
+    if (flags & VIR_DOMAIN_CHECKPOINT_XML_SIZE) {
+        virCheckpointDefFree(def);
+        if (!(def = virCheckpointEngineDefWithSizes(engine, uuid, name, error)))
+            return FALSE;
+        format |= VIR_CHECKPOINT_DEF_FORMAT_SIZE;
+    }
+    if (flags & VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN)
+        format |= VIR_CHECKPOINT_DEF_FORMAT_NO_DOMAIN;
+    if (!(flags & VIR_DOMAIN_CHECKPOINT_XML_SECURE))
+        virCheckpointEngineDropSecrets(def);
+    *xml = virCheckpointDefFormat(def, format);
+    return TRUE;
+}
+
+void
+virCheckpointEngineEntryFree(virCheckpointEngineEntry *entry)
+{
+    if (!entry)
+        return;
+    g_free(entry->name);
+    g_free(entry->parent);
+    g_free(entry);
+}
+
+GPtrArray *
+virCheckpointEngineList(virCheckpointEngine *engine, const gchar *uuid, GError **error)
+{
+    g_autoptr(GPtrArray) records = virCheckpointStorePeek(engine->store, uuid, error);
+    g_autoptr(GPtrArray) sorted = NULL;
+    GPtrArray *entries;
+    guint i;
+
+    if (!records)
+        return NULL;
+    sorted = virCheckpointTreeSorted(records);
+    entries =
+        g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointEngineEntryFree);
+    for (i = 0; i < sorted->len; i++) {
+        const virCheckpointRecord *record = g_ptr_array_index(sorted, i);
+        virCheckpointEngineEntry *entry;
+
+        if (record->state == VIR_CHECKPOINT_RECORD_CREATING)
+            continue;
+        entry = g_new0(virCheckpointEngineEntry, 1);
+        entry->name = g_strdup(record->def->name);
+        entry->parent = g_strdup(record->def->parent);
+        g_ptr_array_add(entries, entry);
+    }
+    return entries;
+}
+
+gboolean
+virCheckpointEngineHas(virCheckpointEngine *engine,
+                       const gchar *uuid,
+                       const gchar *name)
+{
+    g_autoptr(GPtrArray) records = virCheckpointStorePeek(engine->store, uuid, NULL);
+
+    return records && virCheckpointEngineFind(records, name, NULL) != NULL;
+}
+
+/* The bitmaps of a running domain go, too: nobody could ever use them again. */
+static gboolean
+virCheckpointEngineDropBitmaps(virCheckpointStoreDomain *store,
+                               virCheckpointDomainView *view,
+                               GError **error)
+{
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsNew(store, view, error);
+    guint i;
+    guint j;
+    guint k;
+
+    for (i = 0; segments && i < segments->records->len; i++) {
+        virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
+
+        for (j = 0; j < record->segments->len; j++) {
+            virCheckpointSegment *segment = g_ptr_array_index(record->segments, j);
+
+            for (k = 0; k < segment->bitmaps->len; k++) {
+                if (!virCheckpointSegmentsRelease(
+                        segments, g_ptr_array_index(segment->bitmaps, k), error))
+                    return FALSE;
+            }
+        }
+        if (!virCheckpointStoreRemove(store, record->id, error))
+            return FALSE;
+    }
+    if (segments)
+        virCheckpointSegmentsSweep(segments);
+    return segments != NULL;
+}
+
+gboolean
+virCheckpointEngineDrop(virCheckpointEngine *engine, const gchar *uuid, GError **error)
+{
+    g_autoptr(virCheckpointStoreDomain) store =
+        virCheckpointStoreDomainOpen(engine->store, uuid, error);
+    g_autoptr(virCheckpointDomainView) view = NULL;
+    g_autoptr(GError) ignored = NULL;
+    virConnectPtr conn;
+
+    if (!store)
+        return FALSE;
+    virCheckpointEngineUnsettle(engine, uuid);
+    if ((conn = virCheckpointEngineConnect(engine, NULL))) {
+        view = virCheckpointDomainViewNew(conn, uuid, NULL);
+        virConnectClose(conn);
+    }
+    if (view && view->running && !virCheckpointEngineDropBitmaps(store, view, &ignored))
+        g_debug("domain=%s bitmaps stay: %s", uuid, ignored->message);
+    g_info("domain %s: all checkpoints dropped", uuid);
+    return virCheckpointStoreDrop(store, error);
+}

@@ -1,0 +1,171 @@
+/*
+ * checkpoint_compact.c: many sidecars of a segment into one
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: deleting a checkpoint hands its sidecars to the previous segment, so sidecars
+ * would add up.  After a deletion each segment's are merged: a node without data
+ * (null-co) in a storage daemon takes the OR of them, and is written out as a new
+ * sidecar like any other.  Then the record names that one instead, in one write, and
+ * the old files go.  A crash anywhere leaves the record with the one set or the other,
+ * and files that no record names, which settling collects.
+ *
+ * Sidecars of different sizes (the disk was resized in between) stay apart.
+ */
+
+#include "config.h"
+
+#include <string.h>
+
+#include "checkpoint_compact.h"
+#include "checkpoint_enginepriv.h"
+#include "checkpoint_error.h"
+#include "checkpoint_fault.h"
+
+#define WORK_NODE "virtcheckpoint-compact"
+#define WORK_BITMAP "work"
+
+/* The storage daemon's only node of its own: the size of the disk, no data. */
+static virCheckpointMonitor *
+virCheckpointCompactDaemon(guint64 sizeBytes, GError **error)
+{
+    g_autofree gchar *blockdev =
+        g_strdup_printf("driver=null-co,node-name=" WORK_NODE ",size=%" G_GUINT64_FORMAT
+                        ",read-zeroes=on",
+                        sizeBytes);
+    const gchar *const argv[] = {"--blockdev", blockdev, NULL};
+
+    return virCheckpointMonitorNewStorageDaemon(argv, error);
+}
+
+/* Reads all; FALSE when one cannot be read, or they are of different sizes. */
+static gboolean
+virCheckpointCompactMeasure(virCheckpointStoreDomain *store,
+                            const virCheckpointSegment *segment,
+                            virCheckpointSidecarInfo *all,
+                            GError **error)
+{
+    guint i;
+
+    for (i = 0; i < segment->sidecars->len; i++) {
+        g_autofree gchar *path = virCheckpointStoreDomainPath(
+            store, g_ptr_array_index(segment->sidecars, i), error);
+        virCheckpointSidecarInfo info;
+
+        if (!path || !virCheckpointSidecarRead(path, &info, error))
+            return FALSE;
+        if (i > 0 && info.sizeBytes != all->sizeBytes) {
+            g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_UNSUPPORTED,
+                        "sidecars of disk '%s' are of different sizes",
+                        segment->target);
+            return FALSE;
+        }
+        if (i == 0 || info.granularity < all->granularity)
+            *all = info;
+    }
+    return TRUE;
+}
+
+/* A file name with the same id as the first and a number that is free. */
+static gchar *
+virCheckpointCompactName(virCheckpointStoreDomain *store,
+                         const gchar *first,
+                         GError **error)
+{
+    const gchar *dot = strchr(first, '.');
+    gint idLength = dot ? (gint)(dot - first) : (gint)strlen(first);
+    guint n;
+
+    for (n = 1;; n++) {
+        g_autofree gchar *name = g_strdup_printf("%.*s.%u.qcow2", idLength, first, n);
+        g_autofree gchar *path = virCheckpointStoreDomainPath(store, name, error);
+
+        if (!path)
+            return NULL;
+        if (!g_file_test(path, G_FILE_TEST_EXISTS))
+            return g_steal_pointer(&name);
+    }
+}
+
+static gboolean
+virCheckpointCompactSegment(virCheckpointStoreDomain *store,
+                            virCheckpointRecord *record,
+                            virCheckpointSegment *segment,
+                            GError **error)
+{
+    virCheckpointBitmapRef work = {WORK_NODE, WORK_BITMAP};
+    g_autoptr(GArray) sources =
+        g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef));
+    g_autoptr(virCheckpointMonitor) monitor = NULL;
+    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
+    g_autofree gchar *name =
+        virCheckpointCompactName(store, g_ptr_array_index(segment->sidecars, 0), error);
+    virCheckpointSidecarInfo all = {0};
+
+    if (!name || !virCheckpointCompactMeasure(store, segment, &all, error) ||
+        !(monitor = virCheckpointCompactDaemon(all.sizeBytes, error)))
+        return FALSE;
+    virCheckpointTxnAdd(txn, WORK_NODE, WORK_BITMAP, all.granularity,
+                        VIR_CHECKPOINT_BITMAP_DISABLED);
+    g_array_append_val(sources, work);
+    if (!virCheckpointTxnRun(txn, monitor, error) ||
+        !virCheckpointSidecarLoad(store, monitor, segment->sidecars, WORK_NODE,
+                                  WORK_BITMAP, error) ||
+        !virCheckpointSidecarWrite(store, monitor, all.sizeBytes, all.granularity,
+                                   sources, name, error) ||
+        !virCheckpointFaultPoint("compact/written", error))
+        return FALSE;
+    g_ptr_array_set_size(segment->sidecars, 0);
+    g_ptr_array_add(segment->sidecars, g_steal_pointer(&name));
+    return virCheckpointStoreSave(store, record, error) &&
+           virCheckpointFaultPoint("compact/saved", error);
+}
+
+gboolean
+virCheckpointCompactDomain(virCheckpointStoreDomain *store, GError **error)
+{
+    g_autoptr(GPtrArray) records = virCheckpointStoreList(store, error);
+    gboolean any = FALSE;
+    guint i;
+    guint j;
+
+    for (i = 0; records && i < records->len; i++) {
+        virCheckpointRecord *record = g_ptr_array_index(records, i);
+
+        if (record->state != VIR_CHECKPOINT_RECORD_READY)
+            continue;
+        for (j = 0; j < record->segments->len; j++) {
+            virCheckpointSegment *segment = g_ptr_array_index(record->segments, j);
+
+            if (segment->sidecars->len < 2)
+                continue;
+            if (!virCheckpointCompactSegment(store, record, segment, error)) {
+                g_prefix_error(error, "merge sidecars of '%s': ", record->def->name);
+                return FALSE;
+            }
+            any = TRUE;
+        }
+    }
+    return records && (!any || virCheckpointStoreCollect(store, error));
+}
+
+static void
+virCheckpointCompactTask(virCheckpointEngine *engine, gpointer data)
+{
+    const gchar *uuid = data;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(virCheckpointStoreDomain) store = NULL;
+
+    if (virCheckpointEngineStopping(engine))
+        return;
+    store = virCheckpointStoreDomainOpen(engine->store, uuid, &error);
+    if (!store || !virCheckpointCompactDomain(store, &error))
+        g_info("domain %s: %s", uuid, error->message);
+}
+
+void
+virCheckpointCompactLater(virCheckpointEngine *engine, const gchar *uuid)
+{
+    virCheckpointEngineSpawn(engine, virCheckpointCompactTask, g_strdup(uuid), g_free);
+}

@@ -1,0 +1,113 @@
+/*
+ * checkpoint_operation.c: one operation on one domain, and settling
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: an operation begins by taking the domain's slot, then looks at the domain,
+ * then settles it unless that is known to be done.  An operation that fails half way
+ * says so (virCheckpointEngineUnsettle) and leaves the rest to the next one.  A domain
+ * that libvirt does not know anymore keeps its folder: it may be defined again, on this
+ * host or another.
+ */
+
+#include "config.h"
+
+#include "checkpoint_enginepriv.h"
+#include "checkpoint_error.h"
+
+static gboolean
+virCheckpointOperationIsSettled(virCheckpointEngine *engine, const gchar *uuid)
+{
+    gboolean settled;
+
+    g_mutex_lock(&engine->lock);
+    settled = g_hash_table_contains(engine->settled, uuid);
+    g_mutex_unlock(&engine->lock);
+    return settled;
+}
+
+/* A domain that is off is looked at each time: its start may come before its event. */
+static gboolean
+virCheckpointOperationSettle(virCheckpointOperation *operation, GError **error)
+{
+    virCheckpointEngine *engine = operation->engine;
+    const gchar *uuid = operation->view->uuid;
+
+    if (virCheckpointOperationIsSettled(engine, uuid))
+        return TRUE;
+    /* Noted before the work: an event in between takes it back. */
+    if (operation->view->running) {
+        g_mutex_lock(&engine->lock);
+        g_hash_table_add(engine->settled, g_strdup(uuid));
+        g_mutex_unlock(&engine->lock);
+    }
+    if (virCheckpointRecoverySettle(engine, operation->store, operation->view, error))
+        return TRUE;
+    virCheckpointEngineUnsettle(engine, uuid);
+    return FALSE;
+}
+
+virCheckpointOperation *
+virCheckpointOperationBegin(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            guint flags,
+                            GError **error)
+{
+    g_autoptr(virCheckpointOperation) operation = g_new0(virCheckpointOperation, 1);
+
+    operation->engine = engine;
+    virCheckpointEngineHold(engine);
+    if (virCheckpointEngineStopping(engine)) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                            "the daemon is ending");
+        return NULL;
+    }
+    if (!(operation->conn = virCheckpointEngineConnect(engine, error)) ||
+        !(operation->store =
+              virCheckpointStoreDomainOpen(engine->store, uuid, error)) ||
+        !(operation->view = virCheckpointDomainViewNew(operation->conn, uuid, error)))
+        return NULL;
+    if ((flags & VIR_CHECKPOINT_OPERATION_RUNNING) && !operation->view->running) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                            "domain is not running");
+        return NULL;
+    }
+    if (!(flags & VIR_CHECKPOINT_OPERATION_NO_SETTLE) &&
+        !virCheckpointOperationSettle(operation, error))
+        return NULL;
+    return g_steal_pointer(&operation);
+}
+
+void
+virCheckpointOperationEnd(virCheckpointOperation *operation)
+{
+    if (!operation)
+        return;
+    virCheckpointDomainViewFree(operation->view);
+    virCheckpointStoreDomainClose(operation->store);
+    if (operation->conn)
+        virConnectClose(operation->conn);
+    virCheckpointEngineRelease(operation->engine);
+    g_free(operation);
+}
+
+gboolean
+virCheckpointEngineSettle(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          GError **error)
+{
+    g_autofree gchar *folder =
+        g_build_filename(virCheckpointStoreRoot(engine->store), uuid, NULL);
+    g_autoptr(virCheckpointOperation) operation = NULL;
+    g_autoptr(GError) failed = NULL;
+
+    if (!g_file_test(folder, G_FILE_TEST_IS_DIR))
+        return TRUE;
+    operation = virCheckpointOperationBegin(engine, uuid, 0, &failed);
+    if (operation ||
+        g_error_matches(failed, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_NO_DOMAIN))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failed));
+    return FALSE;
+}

@@ -1,0 +1,249 @@
+/*
+ * checkpoint_recovery.c: finishing whatever an earlier operation left
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory (docs/internals/recovery.md): every step of an operation is recorded before it
+ * is taken, so the records tell what may have happened, and each thing that may have
+ * happened can be done again.  Settling runs at daemon start, when a domain starts,
+ * after the backend came back, and before an operation on a domain that is not known
+ * settled.
+ *
+ * The order matters: helper nodes first, because they hold files; then creations,
+ * because until they are decided it is unknown which bitmap ought to record; then
+ * deletions, before anything is parked under a name that they still hand on; then jobs,
+ * which may move a disk to another file; then the invariant, parking, and what nobody
+ * names anymore.
+ */
+
+#include "config.h"
+
+#include <string.h>
+
+#include "checkpoint_enginepriv.h"
+#include "checkpoint_error.h"
+#include "checkpoint_fault.h"
+#include "checkpoint_segmentspriv.h"
+
+static gboolean
+virCheckpointRecoveryRun(virCheckpointMonitor *monitor,
+                         const gchar *command,
+                         virCheckpointJson *arguments)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(virCheckpointJson) reply =
+        virCheckpointMonitorRun(monitor, command, arguments, &error);
+
+    if (!reply)
+        g_debug("left over: %s", error->message);
+    return reply != NULL;
+}
+
+/* Nodes of sidecars, format nodes before the files below them, and transient bitmaps.
+ */
+static void
+virCheckpointRecoverySweepNodes(virCheckpointSegments *segments)
+{
+    virCheckpointMonitor *monitor = segments->view->monitor;
+    const GPtrArray *nodes = virCheckpointGraphNodes(segments->graph);
+    guint pass;
+    guint i;
+    guint j;
+
+    for (pass = 0; pass < 2; pass++) {
+        for (i = 0; i < nodes->len; i++) {
+            const virCheckpointNode *node = g_ptr_array_index(nodes, i);
+            gboolean file = g_strcmp0(node->driver, "file") == 0;
+
+            if (g_str_has_prefix(node->name, VIR_CHECKPOINT_HELPER_PREFIX) &&
+                file == (pass == 1))
+                virCheckpointRecoveryRun(
+                    monitor, "blockdev-del",
+                    virCheckpointJsonBuild("s:node-name", node->name, NULL));
+        }
+    }
+    for (i = 0; i < nodes->len; i++) {
+        const virCheckpointNode *node = g_ptr_array_index(nodes, i);
+
+        for (j = 0; j < node->bitmaps->len; j++) {
+            const virCheckpointBitmapInfo *info = g_ptr_array_index(node->bitmaps, j);
+
+            if (g_str_has_prefix(info->name, VIR_CHECKPOINT_HELPER_BITMAP))
+                virCheckpointRecoveryRun(monitor, "block-dirty-bitmap-remove",
+                                         virCheckpointJsonBuild("s:node", node->name,
+                                                                "s:name", info->name,
+                                                                NULL));
+        }
+    }
+}
+
+/* A creation whose outcome nobody saw: the same transaction again decides. */
+static gboolean
+virCheckpointRecoveryCreating(virCheckpointSegments *segments,
+                              virCheckpointRecord *record,
+                              GError **error)
+{
+    g_autoptr(virCheckpointTxn) txn = virCheckpointSegmentsCreateTxn(segments, record);
+    g_autoptr(virCheckpointRecord) copy = virCheckpointRecordCopy(record);
+    g_autoptr(GError) refused = NULL;
+
+    if (!virCheckpointTxnRun(txn, segments->view->monitor, &refused) &&
+        !virCheckpointMonitorAnswered(segments->view->monitor)) {
+        g_propagate_error(error, g_steal_pointer(&refused));
+        return FALSE;
+    }
+    if (!virCheckpointFaultPoint("settle/transaction", error) ||
+        !virCheckpointSegmentsRefresh(segments, error))
+        return FALSE;
+    if (virCheckpointSegmentsCountCreated(segments, copy) == 0 &&
+        copy->segments->len > 0) {
+        guint i;
+
+        /* Refused, and not because it ran before: none of it exists. */
+        for (i = 0; i < copy->segments->len; i++) {
+            const virCheckpointSegment *segment = g_ptr_array_index(copy->segments, i);
+
+            if (!virCheckpointSegmentsRelease(
+                    segments, virCheckpointSegmentActive(segment), error))
+                return FALSE;
+        }
+        g_info("domain %s: checkpoint '%s', which was never made, is forgotten",
+               segments->view->name, copy->def->name);
+        return virCheckpointStoreRemove(segments->store, copy->id, error);
+    }
+    copy->state = VIR_CHECKPOINT_RECORD_READY;
+    g_debug("domain=%s checkpoint=%s state=creating->ready (settled)",
+            segments->view->uuid, copy->def->name);
+    return virCheckpointStoreSave(segments->store, copy, error);
+}
+
+/* The first record in state @state, or NULL. */
+static virCheckpointRecord *
+virCheckpointRecoveryFind(virCheckpointSegments *segments,
+                          virCheckpointRecordState state)
+{
+    guint i;
+
+    for (i = 0; i < segments->records->len; i++) {
+        virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
+
+        if (record->state == state)
+            return record;
+    }
+    return NULL;
+}
+
+static gboolean
+virCheckpointRecoveryRecords(virCheckpointSegments *segments, GError **error)
+{
+    virCheckpointRecord *record;
+
+    /* Without a running QEMU nobody can tell: the bitmaps may be in the images. */
+    while (segments->graph && (record = virCheckpointRecoveryFind(
+                                   segments, VIR_CHECKPOINT_RECORD_CREATING))) {
+        if (!virCheckpointRecoveryCreating(segments, record, error) ||
+            !virCheckpointFaultPoint("settle/created", error) ||
+            !virCheckpointSegmentsRefresh(segments, error))
+            return FALSE;
+    }
+    while ((record =
+                virCheckpointRecoveryFind(segments, VIR_CHECKPOINT_RECORD_DELETING))) {
+        g_autofree gchar *id = g_strdup(record->id);
+
+        if (!virCheckpointSegmentsFinishDelete(segments, id, error) ||
+            !virCheckpointSegmentsRefresh(segments, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean
+virCheckpointRecoveryJobs(virCheckpointEngine *engine,
+                          virCheckpointStoreDomain *store,
+                          virCheckpointDomainView *view,
+                          gboolean *any,
+                          GError **error)
+{
+    g_autoptr(GPtrArray) jobs = virCheckpointStoreListJobs(store, error);
+    guint i;
+
+    if (!jobs)
+        return FALSE;
+    *any = jobs->len > 0;
+    for (i = 0; i < jobs->len; i++) {
+        const virCheckpointJobRecord *job = g_ptr_array_index(jobs, i);
+
+        if (!virCheckpointMirrorRecover(engine, store, view, job, error)) {
+            g_prefix_error(error, "copy of disk '%s': ", job->target);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+/*
+ * Libvirt shows the domain shut off, but its QEMU lives (libvirtd was killed at a bad
+ * moment and could not read its status file): whatever is done with the disks now would
+ * destroy them.
+ */
+static gboolean
+virCheckpointRecoveryNoQemu(const virCheckpointDomainView *view, GError **error)
+{
+    g_autoptr(GDir) proc = g_dir_open("/proc", 0, NULL);
+    const gchar *entry;
+
+    while (proc && (entry = g_dir_read_name(proc))) {
+        g_autofree gchar *path = g_build_filename("/proc", entry, "cmdline", NULL);
+        g_autofree gchar *line = NULL;
+        gsize length;
+        const gchar *at;
+        gboolean uuidNext = FALSE;
+
+        if (!g_ascii_isdigit(*entry) ||
+            !g_file_get_contents(path, &line, &length, NULL))
+            continue;
+        for (at = line; at < line + length; at += strlen(at) + 1) {
+            if (uuidNext && g_ascii_strcasecmp(at, view->uuid) == 0) {
+                g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                            "domain '%s' is shown shut off, but its QEMU runs as "
+                            "process %s: end that first",
+                            view->name, entry);
+                return FALSE;
+            }
+            uuidNext = g_str_equal(at, "-uuid");
+        }
+    }
+    return TRUE;
+}
+
+gboolean
+virCheckpointRecoverySettle(virCheckpointEngine *engine,
+                            virCheckpointStoreDomain *store,
+                            virCheckpointDomainView *view,
+                            GError **error)
+{
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsNew(store, view, error);
+    gboolean jobs;
+
+    if (!segments)
+        return FALSE;
+    if (!view->running && !virCheckpointRecoveryNoQemu(view, error))
+        return FALSE;
+    if (segments->graph) {
+        virCheckpointRecoverySweepNodes(segments);
+        if (!virCheckpointMonitorSweepFds(view->monitor, error) ||
+            !virCheckpointSegmentsRefresh(segments, error))
+            return FALSE;
+    }
+    if (!virCheckpointRecoveryRecords(segments, error) ||
+        !virCheckpointRecoveryJobs(engine, store, view, &jobs, error) ||
+        !virCheckpointFaultPoint("settle/jobs", error) ||
+        !virCheckpointSegmentsRefresh(segments, error) ||
+        !virCheckpointSegmentsEnsure(segments, error))
+        return FALSE;
+    /* What cannot be parked is no reason to refuse the domain: it is tried again. */
+    virCheckpointSegmentsPark(segments, NULL, NULL);
+    return jobs || virCheckpointStoreCollect(store, error);
+}

@@ -1,0 +1,430 @@
+/*
+ * checkpoint_segments.c: where the bits of one domain's checkpoints are
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory (docs/internals/segments.md): each checkpoint owns one segment per disk that
+ * it covers, the changes from it to the next one.  A segment is the OR of its parts:
+ * sidecar files, and bitmaps that are still in QEMU.  Only the newest segment of a disk
+ * records; its bitmap is the one bitmap of ours on that disk at rest.
+ *
+ * The layers that hold live parts reach from the disk's top format node down to the
+ * file in which the bitmap was made ("born"): an external snapshot puts a layer on top,
+ * and libvirt makes the recording bitmap anew, empty, there.  Parking the lower ones
+ * moves "born" up.
+ *
+ * This file has the look-ups and the set of changes since a checkpoint; creating and
+ * deleting are in checkpoint_change.c, parking and the invariant in checkpoint_park.c.
+ */
+
+#include "config.h"
+
+#include <string.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_fault.h"
+#include "checkpoint_file.h"
+#include "checkpoint_segmentspriv.h"
+
+/** What the journal has besides names: NAME + this, once nothing needs NAME anymore. */
+#define RELEASED ".released"
+
+virCheckpointSegments *
+virCheckpointSegmentsNew(virCheckpointStoreDomain *store,
+                         virCheckpointDomainView *view,
+                         GError **error)
+{
+    g_autoptr(virCheckpointSegments) segments = g_new0(virCheckpointSegments, 1);
+
+    segments->store = store;
+    segments->view = view;
+    if (!virCheckpointSegmentsRefresh(segments, error))
+        return NULL;
+    return g_steal_pointer(&segments);
+}
+
+gboolean
+virCheckpointSegmentsRefresh(virCheckpointSegments *segments, GError **error)
+{
+    g_autoptr(GPtrArray) records = virCheckpointStoreList(segments->store, error);
+    g_autoptr(virCheckpointGraph) graph = NULL;
+
+    if (!records)
+        return FALSE;
+    if (segments->view->monitor &&
+        !(graph = virCheckpointGraphQuery(segments->view->monitor, error)))
+        return FALSE;
+    g_clear_pointer(&segments->records, g_ptr_array_unref);
+    segments->records = g_steal_pointer(&records);
+    virCheckpointGraphFree(segments->graph);
+    segments->graph = g_steal_pointer(&graph);
+    return TRUE;
+}
+
+void
+virCheckpointSegmentsFree(virCheckpointSegments *segments)
+{
+    if (!segments)
+        return;
+    if (segments->records)
+        g_ptr_array_unref(segments->records);
+    virCheckpointGraphFree(segments->graph);
+    g_free(segments);
+}
+
+const virCheckpointNode *
+virCheckpointSegmentsFindTop(virCheckpointSegments *segments, const gchar *target)
+{
+    guint i;
+
+    for (i = 0; segments->graph && i < segments->view->disks->len; i++) {
+        const virCheckpointDisk *disk = g_ptr_array_index(segments->view->disks, i);
+
+        if (g_strcmp0(disk->target, target) == 0)
+            return virCheckpointGraphTop(segments->graph, disk->alias);
+    }
+    return NULL;
+}
+
+const virCheckpointNode *
+virCheckpointSegmentsTop(virCheckpointSegments *segments,
+                         const gchar *target,
+                         GError **error)
+{
+    const virCheckpointNode *top = virCheckpointSegmentsFindTop(segments, target);
+
+    if (top)
+        return top;
+    if (!segments->graph)
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                            "domain is not running");
+    else
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "domain '%s' has no disk '%s' with a medium", segments->view->name,
+                    target);
+    return NULL;
+}
+
+const gchar *
+virCheckpointSegmentActive(const virCheckpointSegment *segment)
+{
+    return segment->bitmaps->len > 0
+               ? g_ptr_array_index(segment->bitmaps, segment->bitmaps->len - 1)
+               : NULL;
+}
+
+gboolean
+virCheckpointSegmentsIsActive(virCheckpointSegments *segments,
+                              const virCheckpointRecord *record,
+                              const virCheckpointSegment *segment,
+                              const gchar *name)
+{
+    const virCheckpointRecord *newest =
+        virCheckpointTreeNewest(segments->records, segment->target);
+
+    return newest && g_str_equal(newest->id, record->id) &&
+           g_strcmp0(virCheckpointSegmentActive(segment), name) == 0;
+}
+
+GPtrArray *
+virCheckpointSegmentsLayers(virCheckpointSegments *segments,
+                            const virCheckpointNode *top,
+                            const virCheckpointSegment *segment)
+{
+    GPtrArray *layers = g_ptr_array_new();
+    const virCheckpointNode *born =
+        virCheckpointGraphLayer(segments->graph, top, segment->born);
+    const virCheckpointNode *node = top;
+
+    for (;;) {
+        g_ptr_array_add(layers, (gpointer)node);
+        if (!born || node == born)
+            return layers;
+        node = virCheckpointGraphBacking(segments->graph, node);
+    }
+}
+
+gboolean
+virCheckpointSegmentsIsHealthy(virCheckpointSegments *segments,
+                               const virCheckpointNode *top,
+                               const virCheckpointSegment *segment)
+{
+    g_autoptr(GPtrArray) layers = virCheckpointSegmentsLayers(segments, top, segment);
+    const gchar *active = virCheckpointSegmentActive(segment);
+    guint i;
+
+    for (i = 0; active && i < layers->len; i++) {
+        const virCheckpointBitmapInfo *info =
+            virCheckpointNodeBitmap(g_ptr_array_index(layers, i), active);
+
+        if (!info || info->inconsistent || !info->persistent)
+            return FALSE;
+        if (i == 0 && !info->recording)
+            return FALSE;
+    }
+    return active != NULL;
+}
+
+gchar *
+virCheckpointSegmentsNewName(virCheckpointSegments *segments, GError **error)
+{
+    g_autofree gchar *id = virCheckpointRecordNewId();
+    g_autofree gchar *name = g_strconcat(VIR_CHECKPOINT_BITMAP_PREFIX, id, NULL);
+    const gchar *const names[] = {name, NULL};
+
+    if (!virCheckpointStoreJournalAdd(segments->store, names, error))
+        return NULL;
+    return g_steal_pointer(&name);
+}
+
+gboolean
+virCheckpointSegmentsRelease(virCheckpointSegments *segments,
+                             const gchar *name,
+                             GError **error)
+{
+    g_autofree gchar *mark = g_strconcat(name, RELEASED, NULL);
+    const gchar *const names[] = {mark, NULL};
+
+    return virCheckpointStoreJournalHas(segments->store, mark) ||
+           virCheckpointStoreJournalAdd(segments->store, names, error);
+}
+
+/* TRUE if a record names bitmap @name. */
+static gboolean
+virCheckpointSegmentsNames(virCheckpointSegments *segments, const gchar *name)
+{
+    guint i;
+    guint j;
+
+    for (i = 0; i < segments->records->len; i++) {
+        const virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
+
+        for (j = 0; j < record->segments->len; j++) {
+            const virCheckpointSegment *segment =
+                g_ptr_array_index(record->segments, j);
+
+            if (g_ptr_array_find_with_equal_func(segment->bitmaps, name, g_str_equal,
+                                                 NULL))
+                return TRUE;
+        }
+    }
+    return FALSE;
+}
+
+/* Removes what is released from @node.  Returns how many such bitmaps stay. */
+static guint
+virCheckpointSegmentsSweepNode(virCheckpointSegments *segments,
+                               const virCheckpointNode *node)
+{
+    guint stay = 0;
+    guint i;
+
+    for (i = 0; i < node->bitmaps->len; i++) {
+        const virCheckpointBitmapInfo *info = g_ptr_array_index(node->bitmaps, i);
+        g_autofree gchar *mark = g_strconcat(info->name, RELEASED, NULL);
+        g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
+        g_autoptr(GError) error = NULL;
+
+        if (!g_str_has_prefix(info->name, VIR_CHECKPOINT_BITMAP_PREFIX) ||
+            virCheckpointSegmentsNames(segments, info->name) ||
+            !virCheckpointStoreJournalHas(segments->store, mark))
+            continue;
+        virCheckpointTxnRemove(txn, node->name, info->name);
+        if (!node->readOnly && !info->busy &&
+            virCheckpointTxnRun(txn, segments->view->monitor, &error))
+            continue;
+        stay++;
+        g_debug("domain=%s node=%s bitmap=%s stays: %s",
+                segments->view->uuid,
+                node->name,
+                info->name,
+                error ? error->message : "in use or read-only");
+    }
+    return stay;
+}
+
+/*
+ * The store forgets a domain whose folder holds no records, journal included.  As long as
+ * released bitmaps wait for a QEMU that can remove them this file keeps it.
+ */
+static void
+virCheckpointSegmentsKeepFolder(virCheckpointSegments *segments, gboolean keep)
+{
+    g_autofree gchar *path = virCheckpointStoreDomainPath(
+        segments->store, "released", NULL);
+
+    if (path && keep && !g_file_test(path, G_FILE_TEST_EXISTS))
+        virCheckpointFileWrite(path, "", NULL);
+    else if (path && !keep)
+        virCheckpointFileRemove(path, NULL);
+}
+
+void
+virCheckpointSegmentsSweep(virCheckpointSegments *segments)
+{
+    const GPtrArray *nodes;
+    g_autoptr(GError) error = NULL;
+    guint stay = 0;
+    guint i;
+
+    if (!virCheckpointSegmentsRefresh(segments, &error)) {
+        g_debug("domain=%s not swept: %s", segments->view->uuid, error->message);
+        return;
+    }
+    nodes = segments->graph ? virCheckpointGraphNodes(segments->graph) : NULL;
+    for (i = 0; nodes && i < nodes->len; i++)
+        stay += virCheckpointSegmentsSweepNode(segments, g_ptr_array_index(nodes, i));
+    if (segments->records->len == 0)
+        virCheckpointSegmentsKeepFolder(segments, !nodes || stay > 0);
+}
+
+static gboolean
+virCheckpointSegmentsInconsistent(virCheckpointSegments *segments,
+                                  const virCheckpointRecord *record,
+                                  const gchar *target,
+                                  const gchar *reason,
+                                  GError **error)
+{
+    g_set_error(
+        error, VIR_CHECKPOINT_ERROR, VIR_ERR_CHECKPOINT_INCONSISTENT,
+        "domain '%s', disk '%s': %s at checkpoint '%s'; create a new checkpoint "
+        "and make a full copy",
+        segments->view->name, target, reason, record->def->name);
+    return FALSE;
+}
+
+/*
+ * Adds the live parts of @segment to @sources: on its layers, but only on those at or
+ * below @node when that is one of the chain.  FALSE if a frozen part is gone.
+ */
+static gboolean
+virCheckpointSegmentsCollect(virCheckpointSegments *segments,
+                             const virCheckpointNode *top,
+                             const virCheckpointNode *node,
+                             const virCheckpointSegment *segment,
+                             GArray *sources)
+{
+    g_autoptr(GPtrArray) layers = virCheckpointSegmentsLayers(segments, top, segment);
+    gboolean below = virCheckpointGraphLayer(segments->graph, top, node->file) != node;
+    guint found = 0;
+    guint i;
+    guint j;
+
+    for (i = 0; i < layers->len; i++) {
+        const virCheckpointNode *layer = g_ptr_array_index(layers, i);
+
+        below = below || layer == node;
+        for (j = 0; j < segment->bitmaps->len; j++) {
+            const virCheckpointBitmapInfo *info =
+                virCheckpointNodeBitmap(layer, g_ptr_array_index(segment->bitmaps, j));
+            virCheckpointBitmapRef ref = {layer->name, info ? info->name : NULL};
+
+            if (!info || info->inconsistent)
+                continue;
+            /* The lowest layer is where each of them was made. */
+            found += i == layers->len - 1;
+            if (below)
+                g_array_append_val(sources, ref);
+        }
+    }
+    return found == segment->bitmaps->len &&
+           (found == 0 || virCheckpointGraphLayer(segments->graph, top, segment->born));
+}
+
+typedef struct virCheckpointSince {
+    GArray *sources;     /* virCheckpointBitmapRef */
+    GPtrArray *sidecars; /* gchar*, borrowed */
+    guint64 granularity;
+} virCheckpointSince;
+
+static void
+virCheckpointSinceClear(virCheckpointSince *since)
+{
+    g_clear_pointer(&since->sources, g_array_unref);
+    g_clear_pointer(&since->sidecars, g_ptr_array_unref);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(virCheckpointSince, virCheckpointSinceClear)
+
+/* Gathers the parts of all segments from @record on. */
+static gboolean
+virCheckpointSegmentsGather(virCheckpointSegments *segments,
+                            const virCheckpointRecord *record,
+                            const gchar *target,
+                            const virCheckpointNode *node,
+                            virCheckpointSince *since,
+                            GError **error)
+{
+    g_autoptr(GPtrArray) chain =
+        virCheckpointTreeChain(segments->records, record, target);
+    const virCheckpointNode *top = virCheckpointSegmentsTop(segments, target, error);
+    guint i;
+    guint j;
+
+    if (!top)
+        return FALSE;
+    if (chain->len == 0) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
+                    "checkpoint '%s' does not cover disk '%s'", record->def->name,
+                    target);
+        return FALSE;
+    }
+    for (i = 0; i < chain->len; i++) {
+        const virCheckpointRecord *link = g_ptr_array_index(chain, i);
+        const virCheckpointSegment *segment = virCheckpointRecordSegment(link, target);
+
+        if (segment->lost)
+            return virCheckpointSegmentsInconsistent(segments, link, target,
+                                                     "changes were lost", error);
+        if (!virCheckpointSegmentsCollect(segments, top, node, segment, since->sources))
+            return virCheckpointSegmentsInconsistent(segments, link, target,
+                                                     "a bitmap is missing", error);
+        for (j = 0; j < segment->sidecars->len; j++)
+            g_ptr_array_add(since->sidecars, g_ptr_array_index(segment->sidecars, j));
+        if (segment->granularity &&
+            (!since->granularity || segment->granularity < since->granularity))
+            since->granularity = segment->granularity;
+    }
+    return TRUE;
+}
+
+gboolean
+virCheckpointSegmentsSince(virCheckpointSegments *segments,
+                           const virCheckpointRecord *record,
+                           const gchar *target,
+                           const gchar *node,
+                           const gchar *name,
+                           gboolean enabled,
+                           GError **error)
+{
+    g_auto(virCheckpointSince) since = {
+        .sources = g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef)),
+        .sidecars = g_ptr_array_new(),
+    };
+    const virCheckpointRecord *from =
+        virCheckpointTreeById(segments->records, record->id);
+    const virCheckpointNode *on = virCheckpointGraphNode(segments->graph, node);
+    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
+
+    if (!from || !on) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INTERNAL_ERROR,
+                    "there is no %s '%s'", from ? "node" : "checkpoint",
+                    from ? node : record->def->name);
+        return FALSE;
+    }
+    if (!virCheckpointSegmentsGather(segments, from, target, on, &since, error))
+        return FALSE;
+    virCheckpointTxnAdd(txn, node, name, since.granularity,
+                        enabled ? 0 : VIR_CHECKPOINT_BITMAP_DISABLED);
+    virCheckpointTxnMerge(txn, node, name, since.sources);
+    if (!virCheckpointTxnRun(txn, segments->view->monitor, error))
+        return FALSE;
+    if (virCheckpointFaultPoint("since/merged", error) &&
+        virCheckpointSidecarLoad(segments->store, segments->view->monitor,
+                                 since.sidecars, node, name, error))
+        return TRUE;
+    virCheckpointTxnRemove(txn, node, name);
+    virCheckpointTxnRun(txn, segments->view->monitor, NULL);
+    return FALSE;
+}

@@ -1,0 +1,86 @@
+/*
+ * checkpoint_segmentspriv.h: what the parts of the segments module share
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+
+#ifndef VIR_CHECKPOINT_SEGMENTSPRIV_H
+#define VIR_CHECKPOINT_SEGMENTSPRIV_H
+
+#include "checkpoint_segments.h"
+
+/** The top format node of disk @target; NULL if the domain has no such disk or medium
+ * now. */
+const virCheckpointNode *
+virCheckpointSegmentsFindTop(virCheckpointSegments *segments, const gchar *target);
+
+/** The active bitmap of a disk's newest segment, or NULL. */
+const gchar *
+virCheckpointSegmentActive(const virCheckpointSegment *segment);
+
+/** TRUE if bitmap @name of @record's @segment is the disk's active one. */
+gboolean
+virCheckpointSegmentsIsActive(virCheckpointSegments *segments,
+                              const virCheckpointRecord *record,
+                              const virCheckpointSegment *segment,
+                              const gchar *name);
+
+/**
+ * The layers that hold live parts of @segment: from @top down to the one where it was
+ * born.  When that is not in the chain (anymore): @top alone.
+ * Returns: (transfer container): const virCheckpointNode*
+ */
+GPtrArray *
+virCheckpointSegmentsLayers(virCheckpointSegments *segments,
+                            const virCheckpointNode *top,
+                            const virCheckpointSegment *segment);
+
+/** Present, persistent, recording and consistent on @top, and consistent on its layers.
+ */
+gboolean
+virCheckpointSegmentsIsHealthy(virCheckpointSegments *segments,
+                               const virCheckpointNode *top,
+                               const virCheckpointSegment *segment);
+
+/**
+ * Writes into the journal that nothing will ever need bitmap @name again: whoever finds
+ * it removes it.  Call before the last record that names it stops doing so.
+ */
+gboolean
+virCheckpointSegmentsRelease(virCheckpointSegments *segments,
+                             const gchar *name,
+                             GError **error);
+
+/** Removes released bitmaps from nodes that can be written.  Failures are logged only.
+ */
+void
+virCheckpointSegmentsSweep(virCheckpointSegments *segments);
+
+/** A new bitmap name, in the journal. */
+gchar *
+virCheckpointSegmentsNewName(virCheckpointSegments *segments, GError **error);
+
+/** The granularity that a new bitmap on @node gets: QEMU's default, made coarser for
+ * huge disks. */
+guint64
+virCheckpointSegmentsGranularity(const virCheckpointNode *node);
+
+/** The transaction of @record's creation on the disks as they are: per disk add, then
+ * disable the previous. */
+virCheckpointTxn *
+virCheckpointSegmentsCreateTxn(virCheckpointSegments *segments,
+                               const virCheckpointRecord *record);
+
+/** How many of @record's disks have its bitmap recording on top. */
+guint
+virCheckpointSegmentsCountCreated(virCheckpointSegments *segments,
+                                  const virCheckpointRecord *record);
+
+/** Finishes a deletion whose record says DELETING. */
+gboolean
+virCheckpointSegmentsFinishDelete(virCheckpointSegments *segments,
+                                  const gchar *id,
+                                  GError **error);
+
+#endif
