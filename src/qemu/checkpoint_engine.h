@@ -34,9 +34,9 @@ typedef struct virCheckpointEngineEvent {
 
 /**
  * virCheckpointEngineBlockJobFunc: a block job event that clients are to see
- * Called on the main context, from a source of priority G_PRIORITY_DEFAULT_IDLE or
- * higher that was attached before the call that caused the event returns: so the
- * gateway can send the event before the answer, as libvirt does.
+ * Called on the main context, from a source of priority G_PRIORITY_DEFAULT that was
+ * attached before the call that caused the event returns: so the gateway can send the
+ * event before the answer, as libvirt does.
  */
 typedef void (*virCheckpointEngineBlockJobFunc)(const virCheckpointEngineEvent *event,
                                                 gpointer data);
