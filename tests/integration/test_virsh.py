@@ -21,6 +21,11 @@ case $* in *die*) kill -TERM $$ ;; *out*) cat; echo said >&2 ;; esac
 exit 7
 '''
 
+# A virsh from elsewhere has no daemon beside it.
+ENV = dict(os.environ)
+if 'VIRT_CHECKPOINT_VIRSH' in ENV:
+    ENV.setdefault('VIRT_CHECKPOINTD', paths.DAEMON)
+
 
 def script(path, text):
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -32,7 +37,7 @@ def script(path, text):
 
 def run(*args, env=None, stdin=None, program=paths.VIRSH):
     """Runs our virsh as a user does: nothing but its defaults."""
-    full = dict(os.environ, LC_ALL='C.UTF-8', **(env or {}))
+    full = dict(ENV, LC_ALL='C.UTF-8', **(env or {}))
     return subprocess.run([program, *args], env=full, input=stdin, capture_output=True,
                           text=True, check=False, timeout=120,
                           stdin=subprocess.DEVNULL if stdin is None else None)
@@ -83,7 +88,7 @@ def test_stock_gets_the_terminal(host):
     fake = Fake(host)
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execve(paths.VIRSH, ['virsh', 'echo'], dict(os.environ, **fake.env))
+        os.execve(paths.VIRSH, ['virsh', 'echo'], dict(ENV, **fake.env))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     os.close(terminal)
     assert fake.words()[-1] == 'tty'
@@ -148,7 +153,7 @@ def test_the_daemon_is_started_on_demand(host):
     assert not accepts(host.front)
     env = {'VIRT_CHECKPOINT_BACKEND': host.backend, 'VIRT_CHECKPOINT_STATE': host.state}
     parties = [subprocess.Popen([paths.VIRSH, 'list'], stdout=subprocess.DEVNULL,
-                                env=dict(os.environ, **env)) for _ in range(4)]
+                                env=dict(ENV, **env)) for _ in range(4)]
     assert [party.wait(60) for party in parties] == [0] * 4
     assert accepts(host.front) and accepts(host.front + '-ro')
     expect(run('list'), 0, None, '')
