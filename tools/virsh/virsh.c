@@ -189,8 +189,7 @@ virCheckpointVirshRunHelp(const virCheckpointVirshArgs *args,
         return EXIT_FAILURE;
     }
     merged = virCheckpointVirshOptionsMergeHelp(text);
-    fputs(status == 0 ? merged : text, ui->out);
-    fflush(ui->out);
+    virCheckpointVirshUiPrint(ui, status == 0 ? merged : text);
     return status;
 }
 
@@ -227,7 +226,7 @@ main(int argc, char **argv)
     const gchar *log;
     int status;
 
-    setlocale(LC_ALL, "");
+    (void)setlocale(LC_ALL, "");
     virCheckpointVirshArgsParse(argc, argv, &args);
     ui.quiet = args.quiet;
     ui.timing = args.timing;
@@ -236,6 +235,6 @@ main(int argc, char **argv)
         args.asIs = TRUE; /* stock says what it thinks of it */
     status = virCheckpointVirshRun(&args, &ui);
     if (ui.log)
-        fclose(ui.log);
-    return status;
+        (void)fclose(ui.log);
+    return fflush(stdout) == 0 ? status : EXIT_FAILURE;
 }

@@ -27,7 +27,7 @@
 
 #define VIRSH_KEEPALIVE_INTERVAL 5
 #define VIRSH_KEEPALIVE_COUNT 6
-#define VIRSH_XML_MAX_BYTES (10 * 1024 * 1024)
+#define VIRSH_XML_MAX_BYTES ((gsize)10 * 1024 * 1024)
 
 typedef struct {
     virConnectPtr conn;
@@ -306,7 +306,7 @@ virCheckpointVirshClientCopy(virCheckpointVirshClient *client,
         !virCheckpointVirshClientReadXml(plan, ui))
         return FALSE;
     if (plan->printXml) {
-        fputs(plan->xml, ui->out);
+        virCheckpointVirshUiPrint(ui, plan->xml);
         return TRUE;
     }
     client->path = plan->path;

@@ -33,10 +33,10 @@
 
 #define VIRSH_DAEMON "virtcheckpointd"
 #define VIRSH_DAEMON_IDLE "120"
-#define VIRSH_WAIT_USEC (10 * G_USEC_PER_SEC)
+#define VIRSH_WAIT_USEC ((gint64)10 * G_USEC_PER_SEC)
 /* Our daemon is gone; one that somebody else started may be about to answer. */
-#define VIRSH_OTHER_USEC (1 * G_USEC_PER_SEC)
-#define VIRSH_STEP_USEC (20 * 1000)
+#define VIRSH_OTHER_USEC ((gint64)1 * G_USEC_PER_SEC)
+#define VIRSH_STEP_USEC ((gulong)20 * 1000)
 
 /* Returns: 0 if a connection to @path is accepted, or errno. */
 static int

@@ -16,6 +16,21 @@
 #include <libvirt/virterror.h>
 #include <unistd.h>
 
+/* Nobody to tell when stderr or the log fails; main looks at stdout once, at the end.
+ */
+static void
+virCheckpointVirshUiWrite(FILE *stream, const gchar *format, ...) G_GNUC_PRINTF(2, 3);
+
+static void
+virCheckpointVirshUiWrite(FILE *stream, const gchar *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    (void)vfprintf(stream, format, args);
+    va_end(args);
+}
+
 static void
 virCheckpointVirshUiLog(const virCheckpointVirshUi *ui, const gchar *line)
 {
@@ -26,8 +41,9 @@ virCheckpointVirshUiLog(const virCheckpointVirshUi *ui, const gchar *line)
         return;
     now = g_date_time_new_now_local();
     stamp = g_date_time_format(now, "%Y.%m.%d %H:%M:%S");
-    fprintf(ui->log, "[%s virsh %d] ERROR %s\n", stamp, (int)getpid(), line);
-    fflush(ui->log);
+    virCheckpointVirshUiWrite(ui->log, "[%s virsh %d] ERROR %s\n", stamp, (int)getpid(),
+                              line);
+    (void)fflush(ui->log);
 }
 
 void
@@ -42,12 +58,12 @@ virCheckpointVirshUiError(const virCheckpointVirshUi *ui, const gchar *format, .
     text = g_strdup_vprintf(format, args);
     va_end(args);
     lines = g_strsplit(text, "\n", -1);
-    fflush(ui->out);
+    (void)fflush(ui->out);
     for (i = 0; lines[i]; i++) {
-        fprintf(ui->err, "error: %s\n", lines[i]);
+        virCheckpointVirshUiWrite(ui->err, "error: %s\n", lines[i]);
         virCheckpointVirshUiLog(ui, lines[i]);
     }
-    fflush(ui->err);
+    (void)fflush(ui->err);
 }
 
 void
@@ -63,10 +79,16 @@ virCheckpointVirshUiLibvirtError(const virCheckpointVirshUi *ui)
 }
 
 void
+virCheckpointVirshUiPrint(const virCheckpointVirshUi *ui, const gchar *text)
+{
+    virCheckpointVirshUiWrite(ui->out, "%s", text);
+}
+
+void
 virCheckpointVirshUiExtra(const virCheckpointVirshUi *ui, const gchar *text)
 {
     if (!ui->quiet)
-        fputs(text, ui->out);
+        virCheckpointVirshUiPrint(ui, text);
 }
 
 void
@@ -81,17 +103,18 @@ virCheckpointVirshUiProgress(const virCheckpointVirshUi *ui,
     /* Not 100 before the end; in floating point, as remaining * 100 may overflow. */
     if (remaining > 0)
         percent = MIN(99, (guint)(100.0 - (gdouble)remaining * 100.0 / (gdouble)total));
-    fflush(ui->out);
-    fprintf(ui->err, "\rBlock Copy: [%3u %%]", percent);
-    fflush(ui->err);
+    (void)fflush(ui->out);
+    virCheckpointVirshUiWrite(ui->err, "\rBlock Copy: [%3u %%]", percent);
+    (void)fflush(ui->err);
 }
 
 void
 virCheckpointVirshUiDone(const virCheckpointVirshUi *ui, gint64 usec)
 {
     if (ui->timing)
-        fprintf(ui->out, "\n(Time: %.3f ms)\n\n", (gdouble)usec / 1000.0);
+        virCheckpointVirshUiWrite(ui->out, "\n(Time: %.3f ms)\n\n",
+                                  (gdouble)usec / 1000.0);
     else
         virCheckpointVirshUiExtra(ui, "\n");
-    fflush(ui->out);
+    (void)fflush(ui->out);
 }

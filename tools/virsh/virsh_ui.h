@@ -28,6 +28,10 @@ virCheckpointVirshUiError(const virCheckpointVirshUi *ui, const gchar *format, .
 void
 virCheckpointVirshUiLibvirtError(const virCheckpointVirshUi *ui);
 
+/** On out. */
+void
+virCheckpointVirshUiPrint(const virCheckpointVirshUi *ui, const gchar *text);
+
 /** On out; nothing with -q. */
 void
 virCheckpointVirshUiExtra(const virCheckpointVirshUi *ui, const gchar *text);
