@@ -19,12 +19,14 @@
 
 #include <glib-unix.h>
 #include <glib.h>
+#include <libvirt/libvirt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 
 #include "checkpoint_backend.h"
+#include "checkpoint_dispatch.h"
 #include "checkpoint_file.h"
 #include "checkpoint_gateway.h"
 #include "checkpoint_listener.h"
@@ -34,6 +36,7 @@
 
 #define EXIT_INIT 3
 #define EXIT_NETWORK 6
+#define EXIT_DRIVER 10
 
 #define DRAIN_USEC (10 * G_USEC_PER_SEC)
 #define SOCKET_MODE_SYSTEM 0666
@@ -44,6 +47,8 @@ typedef struct virCheckpointDaemon {
     gchar *backend;
     virCheckpointListener *listener;
     virCheckpointGateway *gateway;
+    virCheckpointEngine *engine;
+    virCheckpointDispatch *dispatch;
     GMainLoop *loop;
     gint64 idleSinceUsec; /* 0 while there is something to do */
 } virCheckpointDaemon;
@@ -134,6 +139,44 @@ virCheckpointDaemonCheckPaths(const virCheckpointDaemon *daemon)
     return FALSE;
 }
 
+/* The engine. */
+
+static void
+virCheckpointDaemonBlockJob(const virCheckpointEngineEvent *event, gpointer data)
+{
+    virCheckpointDaemon *daemon = data;
+
+    if (daemon->dispatch)
+        virCheckpointDispatchBlockJob(daemon->dispatch, event);
+}
+
+static gboolean
+virCheckpointDaemonStartEngine(virCheckpointDaemon *daemon)
+{
+    g_autofree gchar *path = g_uri_escape_string(daemon->backend, "/", TRUE);
+    g_autofree gchar *uri = g_strdup_printf(
+        "qemu:///%s?socket=%s", geteuid() == 0 ? "system" : "session", path);
+    const virCheckpointEngineConfig config = {
+        .uri = uri,
+        .stateDir = daemon->options.stateDir,
+        .overlayDir = daemon->options.overlayDir,
+        .blockJob = virCheckpointDaemonBlockJob,
+        .data = daemon,
+    };
+    g_autoptr(GError) error = NULL;
+
+    if (virEventRegisterDefaultImpl() < 0) {
+        fprintf(stderr, "%s: libvirt's event loop cannot be set up\n", g_get_prgname());
+        return FALSE;
+    }
+    if (!(daemon->engine = virCheckpointEngineNew(&config, &error))) {
+        fprintf(stderr, "%s: %s\n", g_get_prgname(), error->message);
+        return FALSE;
+    }
+    daemon->dispatch = virCheckpointDispatchNew(daemon->engine);
+    return TRUE;
+}
+
 /* The loop. */
 
 static gboolean
@@ -152,7 +195,8 @@ virCheckpointDaemonIdle(gpointer data)
     virCheckpointDaemon *daemon = data;
     gint64 now = g_get_monotonic_time();
 
-    if (virCheckpointGatewayCountClients(daemon->gateway) > 0) {
+    if (virCheckpointGatewayCountClients(daemon->gateway) > 0 ||
+        virCheckpointEngineIsBusy(daemon->engine)) {
         daemon->idleSinceUsec = 0;
     } else if (daemon->idleSinceUsec == 0) {
         daemon->idleSinceUsec = now;
@@ -191,6 +235,7 @@ virCheckpointDaemonServe(virCheckpointDaemon *daemon)
     virCheckpointGatewayConfig config = {
         .backend = daemon->backend,
         .startSession = !privileged && !daemon->options.backend,
+        .hooks = virCheckpointDispatchHooks(),
     };
 
     virCheckpointDaemonRaiseLimits();
@@ -202,6 +247,12 @@ virCheckpointDaemonServe(virCheckpointDaemon *daemon)
     if (daemon->options.timeoutSec > 0)
         g_timeout_add(250, virCheckpointDaemonIdle, daemon);
 
+    if (!virCheckpointDaemonStartEngine(daemon)) {
+        virCheckpointListenerRemoveFiles(daemon->listener);
+        g_main_loop_unref(daemon->loop);
+        return EXIT_DRIVER;
+    }
+    config.hooksData = daemon->dispatch;
     daemon->gateway = virCheckpointGatewayNew(&config, daemon->listener);
     g_info("forwarding to '%s'", daemon->backend);
     g_main_loop_run(daemon->loop);
@@ -211,7 +262,9 @@ virCheckpointDaemonServe(virCheckpointDaemon *daemon)
         virCheckpointListenerRemoveFiles(daemon->listener);
     virCheckpointDaemonDrain(daemon);
     virCheckpointGatewayCloseClients(daemon->gateway);
+    virCheckpointDispatchFree(g_steal_pointer(&daemon->dispatch));
     virCheckpointGatewayFree(g_steal_pointer(&daemon->gateway));
+    virCheckpointEngineFree(g_steal_pointer(&daemon->engine));
     g_main_loop_unref(daemon->loop);
     return EXIT_SUCCESS;
 }
