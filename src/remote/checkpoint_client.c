@@ -118,7 +118,8 @@ virCheckpointClientIsOver(virCheckpointClient *client)
 {
     if (client->backendEnded)
         return client->peerEnded || virCheckpointSideQueued(client->peer) == 0;
-    return client->peerEnded && virCheckpointSideQueued(client->backend) == 0;
+    return (client->peerEnded || client->peerGone) &&
+           virCheckpointSideQueued(client->backend) == 0;
 }
 
 static gboolean
@@ -388,10 +389,16 @@ virCheckpointClientBackendEnded(virCheckpointSide *side,
     virCheckpointClientUpdate(client);
 }
 
+/* As at libvirt's daemon: a client that goes while it is not read from loses what was
+ * not read, but nothing that was. */
 static void
 virCheckpointClientPeerGone(virCheckpointSide *side, gpointer data)
 {
-    virCheckpointClientLinger(data);
+    virCheckpointClient *client = data;
+
+    client->peerGone = TRUE;
+    virCheckpointClientLinger(client);
+    virCheckpointClientUpdate(client);
 }
 
 static void

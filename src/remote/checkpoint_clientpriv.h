@@ -72,6 +72,7 @@ struct virCheckpointClient {
     GHashTable *highSerials;  /* serial >= ours -> number of client calls in flight */
     virCheckpointFrame *held; /* a client call whose serial one of ours uses */
     gboolean peerEnded;
+    gboolean peerGone; /* closed while it was not read from */
     gboolean backendEnded;
     gboolean draining;
     GSource *linger;

@@ -36,7 +36,6 @@ struct virCheckpointSide {
     gboolean readOver; /* END or MALFORMED was told */
     gboolean writeOver;
     gboolean hungUp; /* seen while reading was off: not polled until it is on */
-    gboolean goneTold;
 };
 
 typedef struct virCheckpointSideSource {
@@ -69,15 +68,6 @@ virCheckpointSideUpdate(virCheckpointSide *side)
 }
 
 static void
-virCheckpointSideGone(virCheckpointSide *side)
-{
-    if (side->goneTold)
-        return;
-    side->goneTold = TRUE;
-    side->funcs->gone(side, side->data);
-}
-
-static void
 virCheckpointSideFlush(virCheckpointSide *side)
 {
     gsize before = virCheckpointWriterQueued(side->writer);
@@ -92,8 +82,6 @@ virCheckpointSideFlush(virCheckpointSide *side)
     }
     if (virCheckpointWriterQueued(side->writer) < before)
         side->funcs->written(side, side->data);
-    if (side->writeOver && side->fd >= 0)
-        virCheckpointSideGone(side);
 }
 
 static void
@@ -148,7 +136,7 @@ virCheckpointSideDispatch(GSource *source, GSourceFunc callback, gpointer data)
     if (side->fd >= 0 && (got & (G_IO_HUP | G_IO_ERR)) && !side->reading &&
         !side->readOver) {
         side->hungUp = TRUE;
-        virCheckpointSideGone(side);
+        side->funcs->gone(side, side->data);
     }
     virCheckpointSideUpdate(side);
     return G_SOURCE_CONTINUE;

@@ -25,7 +25,8 @@ typedef struct virCheckpointSideFuncs {
     void (*written)(virCheckpointSide *side, gpointer data);
     /** Reading is over; comes once. */
     void (*ended)(virCheckpointSide *side, virCheckpointSideReason why, gpointer data);
-    /** The peer is gone although reading is off or not over: comes once. */
+    /** The peer has closed while reading was off: what it sent before may be unread.
+     * May come again. */
     void (*gone)(virCheckpointSide *side, gpointer data);
 } virCheckpointSideFuncs;
 

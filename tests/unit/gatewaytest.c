@@ -378,7 +378,7 @@ testRandom(void)
         testSessionWaitEnd(&session);
         got = testReceive(session.backend, sent->len + 1);
         g_assert_cmpuint(got->len, <=, sent->len);
-        g_assert_cmpint(memcmp(got->data, sent->data, got->len), ==, 0);
+        g_assert_true(got->len == 0 || memcmp(got->data, sent->data, got->len) == 0);
         testSessionStop(&session);
     }
 }
