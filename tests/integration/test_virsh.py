@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from lib import paths
-from lib.domain import VM
+from lib.domain import MIB, VM
 from lib.host import wait_for
 
 FAKE_STOCK = '''#!/bin/sh
@@ -247,3 +247,19 @@ def test_blockcopy_checks_as_stock_does(host):
     expect(done, 1, '\n', 'error: operation forbidden: read only access prevents '
                           'virDomainBlockCopy\n')
     wait_for(host.daemon_running, 'the daemon still runs')
+
+
+def test_checkpoint_commands_print_what_stock_prints(host):
+    """create-as, list --tree, dumpxml --size and delete, through a daemon on demand."""
+    vm = VM(host)
+    for name in ('c1', 'c2', 'c3'):
+        expect(run('checkpoint-create-as', 'vm', name), 0,
+               f'Domain checkpoint {name} created\n', '')
+        vm.write(0, MIB, 1)
+    expect(run('checkpoint-list', 'vm', '--tree'), 0,
+           'c1\n  |\n  +- c2\n      |\n      +- c3\n        \n\n', '')
+    done = run('checkpoint-dumpxml', 'vm', 'c2', '--size', '--no-domain')
+    expect(done, 0, None, '')
+    assert f"size='{MIB}'/>" in done.stdout, done.stdout
+    expect(run('checkpoint-delete', 'vm', 'c1'), 0, 'Domain checkpoint c1 deleted\n\n', '')
+    expect(run('-q', 'checkpoint-list', 'vm', '--name'), 0, 'c2\nc3\n', '')
