@@ -9,9 +9,10 @@
  * changes since a checkpoint, and which record owns the active bitmap of a disk.
  *
  * Checkpoints that we make form a line.  Branches come from redefining a parent; then
- * the newest leaf counts.  A parent that is not there makes its child a root, and a
- * circle (a damaged store) is walked once at most.  Whoever cannot be reached from the
- * newest record of a disk has an empty chain: an answer that is never too short.
+ * the leaf that has a bitmap, and of those the newest, counts.  A parent that is not
+ * there makes its child a root, and a circle (a damaged store) is walked once at most.
+ * Whoever cannot be reached from the newest record of a disk, one with a bitmap, has an
+ * empty chain: an answer that is never too short.
  */
 
 #include "config.h"
@@ -228,6 +229,31 @@ virCheckpointTreeHasLater(virCheckpointTreeIndex *index,
     return FALSE;
 }
 
+/* TRUE if @record has a bitmap of @target that may still record. */
+static gboolean
+virCheckpointTreeHasBitmap(const virCheckpointRecord *record, const gchar *target)
+{
+    const virCheckpointSegment *segment = virCheckpointRecordSegment(record, target);
+
+    return segment && segment->bitmaps->len > 0;
+}
+
+/* TRUE if @record rather than @last is the last one.  Several have no later one only in
+ * branches, or when one between them cannot be read; then having a bitmap says more
+ * than the clock does. */
+static gboolean
+virCheckpointTreeIsLater(const virCheckpointRecord *record,
+                         const virCheckpointRecord *last,
+                         const gchar *target)
+{
+    if (!last)
+        return TRUE;
+    if (target && virCheckpointTreeHasBitmap(record, target) !=
+                      virCheckpointTreeHasBitmap(last, target))
+        return virCheckpointTreeHasBitmap(record, target);
+    return virCheckpointTreeCompare(&record, &last) > 0;
+}
+
 /* The last of those that count and have no later one; @target NULL: of any disk. */
 static virCheckpointRecord *
 virCheckpointTreeLast(virCheckpointTreeIndex *index,
@@ -242,11 +268,9 @@ virCheckpointTreeLast(virCheckpointTreeIndex *index,
     for (i = sorted->len; i > 0; i--) {
         virCheckpointRecord *record = g_ptr_array_index(sorted, i - 1);
 
-        if (!virCheckpointTreeCounts(record, target))
-            continue;
-        if (last && virCheckpointTreeCompare(&record, &last) <= 0)
-            continue;
-        if (!virCheckpointTreeHasLater(index, record, target))
+        if (virCheckpointTreeCounts(record, target) &&
+            virCheckpointTreeIsLater(record, last, target) &&
+            !virCheckpointTreeHasLater(index, record, target))
             last = record;
     }
     return last;
@@ -305,6 +329,10 @@ virCheckpointTreeChain(GPtrArray *records,
     virCheckpointRecord *record = virCheckpointTreeLast(index, records, target);
     GPtrArray *chain = g_ptr_array_new();
 
+    /* Where nothing records, changes are missing: the newest record may be one that
+     * cannot be read. */
+    if (record && !virCheckpointTreeHasBitmap(record, target))
+        return chain;
     /* Newest first until @from; the other way would have to choose a branch. */
     while (record && chain->len < records->len) {
         g_ptr_array_insert(chain, 0, record);

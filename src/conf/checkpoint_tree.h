@@ -41,9 +41,10 @@ virCheckpointTreeSorted(GPtrArray *records);
  * since @from.
  *
  * Empty if @from does not cover the disk, and also if the newest record of the disk
- * does not descend from @from (a branch, or a record between them that cannot be read):
- * if
- * @from has a segment of @target, an empty chain is an inconsistent one.
+ * does not descend from @from (a branch, or a record between them that cannot be read)
+ * or has no bitmap (then it is not the newest, or tracking ended): if @from has a
+ * segment of
+ * @target, an empty chain is an inconsistent one.
  */
 GPtrArray *
 virCheckpointTreeChain(GPtrArray *records,
