@@ -10,6 +10,7 @@ import time
 from lib import paths
 from lib.domain import MIB, VM
 from lib.host import wait_for
+from lib.runner import Skip
 
 FAKE_STOCK = '''#!/bin/sh
 [ "$1" = help ] && { printf '    blockcopy <domain>\\n\\n    --xml x\\n\\n'; exit 0; }
@@ -263,3 +264,43 @@ def test_checkpoint_commands_print_what_stock_prints(host):
     assert f"size='{MIB}'/>" in done.stdout, done.stdout
     expect(run('checkpoint-delete', 'vm', 'c1'), 0, 'Domain checkpoint c1 deleted\n\n', '')
     expect(run('-q', 'checkpoint-list', 'vm', '--name'), 0, 'c2\nc3\n', '')
+
+FAKE_NC = '''#!/usr/bin/python3
+import os, socket, sys, threading
+if '-q' in sys.argv:
+    sys.exit(1)
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(sys.argv[-1])
+def feed():
+    while data := os.read(0, 65536):
+        sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+threading.Thread(target=feed, daemon=True).start()
+while data := sock.recv(65536):
+    os.write(1, data)
+'''
+
+
+def test_a_host_behind_ssh(host):
+    """qemu+ssh goes to the daemon there; where none is, only what needs it fails."""
+    if not host.system:
+        raise Skip('the remote socket is the system daemon\'s')
+    ssh = script(os.path.join(host.work, 'ssh'),
+                 '#!/bin/sh\nfor word; do :; done\nexec sh -c "$word"\n')
+    netcat = script(os.path.join(host.work, 'netcat'), FAKE_NC)
+    uri = f'qemu+ssh://there/system?command={ssh}&netcat={netcat}'
+    VM(host)
+    expect(run('-q', '-c', uri, 'list', '--all', '--name'), 0, 'vm\n', '')
+    hint = 'error: start it there with: virtcheckpointd\n'
+    for words in (('checkpoint-create-as', 'vm', 'c1'),
+                  ('blockcopy', 'vm', 'vda', '/x', '--checkpoint', 'c1')):
+        done = run('-c', uri, *words)
+        expect(done, 1, '')
+        assert done.stderr.endswith(hint), done.stderr
+    assert not accepts(host.front)
+    host.start_daemon()
+    expect(run('-c', uri, 'checkpoint-create-as', 'vm', 'c1'), 0, None, '')
+    expect(run('-q', '-c', uri, '-r', 'checkpoint-list', 'vm', '--name'), 0, 'c1\n', '')
+    expect(run('-q', '-c', uri, 'list', '--all', '--name'), 0, 'vm\n', '')
+    done = run('-c', uri, 'blockcopy', 'nosuch', 'vda', '/x', '--checkpoint', 'c1')
+    expect(done, 1, '\n', "error: failed to get domain 'nosuch'\n")
