@@ -261,6 +261,7 @@ testTreeMany(void)
         g_free(parent);
         parent = name;
     }
+    testRest(records, "vda", "c2999");
     chain =
         virCheckpointTreeChain(records, virCheckpointTreeByName(records, "c0"), "vda");
     g_assert_cmpuint(chain->len, ==, 3000);
