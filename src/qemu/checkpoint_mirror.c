@@ -1,14 +1,246 @@
 /*
- * checkpoint_mirror.c: incremental mirrors
+ * checkpoint_mirror.c: the job object of a mirror and what clients reach
  *
  * Copyright (C) 2026 The libvirt-checkpoint authors
  * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: one virCheckpointMirror for each disk that is being mirrored, found through
+ * the engine's hash from the moment the first thing is recorded until clients were told
+ * how it ended.  A thread of the pool works on it (checkpoint_mirror_watch.c): it looks
+ * at the inner jobs and takes steps (checkpoint_mirror_steps.c), each inside the
+ * domain's slot.
+ *
+ * Two kinds of data: the record, changed only under the slot and always saved before
+ * what it announces; and a copy for readers (progress, state, wishes) under the job's
+ * own lock.  What clients ask is answered from the copy, so it never waits for the
+ * slot.  An abort or a pivot is a wish that the thread finds.
+ *
+ * Nothing in here survives a crash, nor needs to: the record does.
  */
 
 #include "config.h"
 
+#include <string.h>
+#include <unistd.h>
+
 #include "checkpoint_error.h"
-#include "checkpoint_mirror.h"
+#include "checkpoint_file.h"
+#include "checkpoint_mirror_request.h"
+#include "checkpoint_mirrorpriv.h"
+
+virCheckpointMirror *
+virCheckpointMirrorNew(virCheckpointEngine *engine,
+                       const gchar *uuid,
+                       virCheckpointJobRecord *job)
+{
+    virCheckpointMirror *mirror = g_new0(virCheckpointMirror, 1);
+
+    g_atomic_ref_count_init(&mirror->refs);
+    g_mutex_init(&mirror->lock);
+    g_cond_init(&mirror->changed);
+    mirror->engine = engine;
+    mirror->uuid = g_strdup(uuid);
+    mirror->target = g_strdup(job->target);
+    mirror->sourcePath = g_strdup(job->sourcePath);
+    mirror->overlayPath = g_strdup(job->overlayPath);
+    mirror->destPath = g_strdup(job->destPath);
+    mirror->finish = job->finish;
+    mirror->job = job;
+    mirror->targetFd = -1;
+    mirror->state = job->state;
+    mirror->outcome = job->outcome;
+    mirror->bandwidthBytes = job->bandwidthBytes;
+    mirror->bulkBytes = job->workBytes;
+    mirror->endBytes = MAX(job->workBytes, 1);
+    return mirror;
+}
+
+virCheckpointMirror *
+virCheckpointMirrorRef(virCheckpointMirror *mirror)
+{
+    g_atomic_ref_count_inc(&mirror->refs);
+    return mirror;
+}
+
+void
+virCheckpointMirrorUnref(virCheckpointMirror *mirror)
+{
+    if (!mirror || !g_atomic_ref_count_dec(&mirror->refs))
+        return;
+    if (mirror->targetFd >= 0)
+        close(mirror->targetFd);
+    g_clear_error(&mirror->failure);
+    g_clear_error(&mirror->wishError);
+    virCheckpointJobRecordFree(mirror->job);
+    g_free(mirror->uuid);
+    g_free(mirror->target);
+    g_free(mirror->sourcePath);
+    g_free(mirror->overlayPath);
+    g_free(mirror->destPath);
+    g_cond_clear(&mirror->changed);
+    g_mutex_clear(&mirror->lock);
+    g_free(mirror);
+}
+
+static gchar *
+virCheckpointMirrorKey(const gchar *uuid, const gchar *target)
+{
+    return g_strdup_printf("%s/%s", uuid, target);
+}
+
+void
+virCheckpointMirrorRegister(virCheckpointMirror *mirror)
+{
+    virCheckpointEngine *engine = mirror->engine;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&engine->mirrorLock);
+
+    virCheckpointEngineHold(engine);
+    g_hash_table_insert(engine->mirrors,
+                        virCheckpointMirrorKey(mirror->uuid, mirror->target),
+                        virCheckpointMirrorRef(mirror));
+}
+
+void
+virCheckpointMirrorUnregister(virCheckpointMirror *mirror)
+{
+    virCheckpointEngine *engine = mirror->engine;
+    g_autofree gchar *key = virCheckpointMirrorKey(mirror->uuid, mirror->target);
+    gboolean found = FALSE;
+
+    g_mutex_lock(&engine->mirrorLock);
+    if (g_hash_table_lookup(engine->mirrors, key) == mirror)
+        found = g_hash_table_remove(engine->mirrors, key);
+    g_mutex_unlock(&engine->mirrorLock);
+    if (!found)
+        return;
+    virCheckpointEngineRelease(engine);
+    virCheckpointMirrorUnref(mirror);
+}
+
+static gboolean
+virCheckpointMirrorIsOn(const virCheckpointMirror *mirror, const gchar *disk)
+{
+    return !disk || g_strcmp0(mirror->target, disk) == 0 ||
+           g_strcmp0(mirror->sourcePath, disk) == 0 ||
+           g_strcmp0(mirror->overlayPath, disk) == 0 ||
+           g_strcmp0(mirror->destPath, disk) == 0;
+}
+
+virCheckpointMirror *
+virCheckpointMirrorFind(virCheckpointEngine *engine,
+                        const gchar *uuid,
+                        const gchar *disk)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&engine->mirrorLock);
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, engine->mirrors);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        virCheckpointMirror *mirror = value;
+
+        if (g_str_equal(mirror->uuid, uuid) && virCheckpointMirrorIsOn(mirror, disk))
+            return virCheckpointMirrorRef(mirror);
+    }
+    return NULL;
+}
+
+void
+virCheckpointMirrorKick(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    mirror->kicked = TRUE;
+    g_cond_broadcast(&mirror->changed);
+}
+
+void
+virCheckpointMirrorExpectEnd(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    mirror->innerEnded = 0;
+    mirror->innerReady = 0;
+}
+
+gint
+virCheckpointMirrorAwaitEnd(virCheckpointMirror *mirror, guint timeoutMs)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+    gint64 until = g_get_monotonic_time() + (gint64)timeoutMs * 1000;
+
+    while (!mirror->innerEnded) {
+        if (!g_cond_wait_until(&mirror->changed, &mirror->lock, until))
+            break;
+    }
+    return mirror->innerEnded ? mirror->innerStatus : -1;
+}
+
+virCheckpointMirrorWish
+virCheckpointMirrorGetWish(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    return mirror->wish;
+}
+
+void
+virCheckpointMirrorPivotFailed(virCheckpointMirror *mirror, GError *error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    g_clear_error(&mirror->wishError);
+    mirror->wishError = error;
+    mirror->wish = VIR_CHECKPOINT_MIRROR_WISH_NONE;
+    mirror->wishSeen = VIR_CHECKPOINT_MIRROR_WISH_NONE;
+    mirror->pivotsFailed++;
+    g_cond_broadcast(&mirror->changed);
+}
+
+void
+virCheckpointMirrorSetReady(virCheckpointMirror *mirror)
+{
+    g_mutex_lock(&mirror->lock);
+    if (mirror->ready) {
+        g_mutex_unlock(&mirror->lock);
+        return;
+    }
+    mirror->ready = TRUE;
+    g_cond_broadcast(&mirror->changed);
+    g_mutex_unlock(&mirror->lock);
+    virCheckpointEngineEmitBlockJob(mirror->engine, mirror->uuid, mirror->target,
+                                    mirror->sourcePath, VIR_DOMAIN_BLOCK_JOB_TYPE_COPY,
+                                    VIR_DOMAIN_BLOCK_JOB_READY);
+}
+
+guint64
+virCheckpointMirrorBulkBytes(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    return mirror->bulkBytes;
+}
+
+void
+virCheckpointMirrorSetBulkBytes(virCheckpointMirror *mirror, guint64 bulkBytes)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    mirror->bulkBytes = bulkBytes;
+}
+
+void
+virCheckpointMirrorSetProgress(virCheckpointMirror *mirror,
+                               guint64 curBytes,
+                               guint64 endBytes)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    virCheckpointMirrorProgress(mirror->curBytes, mirror->endBytes, &curBytes,
+                                &endBytes);
+    mirror->curBytes = curBytes;
+    mirror->endBytes = endBytes;
+}
 
 gboolean
 virCheckpointMirrorInit(virCheckpointEngine *engine, GError **error)
@@ -16,24 +248,40 @@ virCheckpointMirrorInit(virCheckpointEngine *engine, GError **error)
     return TRUE;
 }
 
+static void
+virCheckpointMirrorKickAll(virCheckpointEngine *engine, const gchar *uuid)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&engine->mirrorLock);
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, engine->mirrors);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        virCheckpointMirror *mirror = value;
+
+        if (!uuid || g_str_equal(mirror->uuid, uuid))
+            virCheckpointMirrorKick(mirror);
+    }
+}
+
 void
 virCheckpointMirrorStop(virCheckpointEngine *engine)
 {
+    virCheckpointMirrorKickAll(engine, NULL);
 }
 
 void
 virCheckpointMirrorFini(virCheckpointEngine *engine)
 {
-}
+    GHashTableIter iter;
+    gpointer value;
 
-gboolean
-virCheckpointMirrorRecover(virCheckpointEngine *engine,
-                           virCheckpointStoreDomain *store,
-                           virCheckpointDomainView *view,
-                           const virCheckpointJobRecord *job,
-                           GError **error)
-{
-    return TRUE;
+    g_hash_table_iter_init(&iter, engine->mirrors);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        virCheckpointEngineRelease(engine);
+        virCheckpointMirrorUnref(value);
+        g_hash_table_iter_remove(&iter);
+    }
 }
 
 void
@@ -42,6 +290,7 @@ virCheckpointMirrorDomainEvent(virCheckpointEngine *engine,
                                gint event,
                                gint detail)
 {
+    virCheckpointMirrorKickAll(engine, uuid);
 }
 
 void
@@ -51,6 +300,20 @@ virCheckpointMirrorBlockJobEvent(virCheckpointEngine *engine,
                                  gint type,
                                  gint status)
 {
+    g_autoptr(virCheckpointMirror) mirror = virCheckpointMirrorFind(engine, uuid, disk);
+    g_autoptr(GMutexLocker) locker = NULL;
+
+    if (!mirror)
+        return;
+    locker = g_mutex_locker_new(&mirror->lock);
+    if (status == VIR_DOMAIN_BLOCK_JOB_READY) {
+        mirror->innerReady = type;
+    } else {
+        mirror->innerEnded = type;
+        mirror->innerStatus = status;
+    }
+    mirror->kicked = TRUE;
+    g_cond_broadcast(&mirror->changed);
 }
 
 gboolean
@@ -59,9 +322,44 @@ virCheckpointEngineMirrorStart(virCheckpointEngine *engine,
                                const virCheckpointMirrorRequest *request,
                                GError **error)
 {
-    g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_UNSUPPORTED,
-                        "this build has no incremental mirror");
-    return FALSE;
+    g_autoptr(virCheckpointMirror) mirror = NULL;
+    virCheckpointMirrorResult result;
+
+    {
+        g_autoptr(virCheckpointOperation) operation = NULL;
+        VIR_CHECKPOINT_AUTOFD int targetFd = -1;
+        virCheckpointJobRecord *job;
+
+        operation = virCheckpointOperationBegin(
+            engine, uuid, VIR_CHECKPOINT_OPERATION_RUNNING, error);
+        if (!operation)
+            return FALSE;
+        job = virCheckpointMirrorValidate(operation, request, &targetFd, error);
+        if (!job)
+            return FALSE;
+        mirror = virCheckpointMirrorNew(engine, uuid, job);
+        mirror->targetFd = virCheckpointFdSteal(&targetFd);
+        virCheckpointMirrorRegister(mirror);
+        result =
+            virCheckpointMirrorAdvanceAll(mirror, operation->store, operation->view);
+    }
+    if (result == VIR_CHECKPOINT_MIRROR_OVER)
+        virCheckpointMirrorConclude(mirror);
+    else
+        virCheckpointMirrorWork(mirror, TRUE);
+    if (mirror->failure) {
+        g_propagate_error(error, g_error_copy(mirror->failure));
+        return FALSE;
+    }
+    if (!mirror->started) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_ABORTED,
+                            "the block job ended before it began to copy");
+        return FALSE;
+    }
+    virCheckpointEngineSpawn(engine, virCheckpointMirrorThread,
+                             virCheckpointMirrorRef(mirror),
+                             (GDestroyNotify)virCheckpointMirrorUnref);
+    return TRUE;
 }
 
 virCheckpointMirrorAnswer
@@ -71,7 +369,62 @@ virCheckpointEngineMirrorInfo(virCheckpointEngine *engine,
                               virDomainBlockJobInfo *info,
                               GError **error)
 {
-    return VIR_CHECKPOINT_MIRROR_NONE;
+    g_autoptr(virCheckpointMirror) mirror = virCheckpointMirrorFind(engine, uuid, disk);
+    g_autoptr(GMutexLocker) locker = NULL;
+
+    if (!mirror)
+        return VIR_CHECKPOINT_MIRROR_NONE;
+    locker = g_mutex_locker_new(&mirror->lock);
+    memset(info, 0, sizeof(*info));
+    info->type = VIR_DOMAIN_BLOCK_JOB_TYPE_COPY;
+    info->bandwidth = mirror->bandwidthBytes;
+    info->cur = mirror->ready ? mirror->endBytes : mirror->curBytes;
+    info->end = mirror->endBytes;
+    return VIR_CHECKPOINT_MIRROR_OURS;
+}
+
+/* What cannot be asked of the job as it is; called with its lock held. */
+static gboolean
+virCheckpointMirrorMayAbort(virCheckpointMirror *mirror, guint flags, GError **error)
+{
+    if (mirror->wish != VIR_CHECKPOINT_MIRROR_WISH_NONE) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                    "block job on disk '%s' is still being ended", mirror->target);
+        return FALSE;
+    }
+    if (!(flags & VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT))
+        return TRUE;
+    if (mirror->finish) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                    "block job on disk '%s' was started with parameter 'finish' and"
+                    " cannot pivot",
+                    mirror->target);
+        return FALSE;
+    }
+    if (mirror->ready && mirror->state == VIR_CHECKPOINT_JOB_MIRRORING)
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_BLOCK_COPY_ACTIVE,
+                "disk '%s' not ready for pivot yet", mirror->target);
+    return FALSE;
+}
+
+/* Until the job is over, or the pivot failed; called with its lock held. */
+static gboolean
+virCheckpointMirrorAwaitOver(virCheckpointMirror *mirror, guint failed, GError **error)
+{
+    while (!mirror->over && mirror->pivotsFailed == failed &&
+           !virCheckpointEngineStopping(mirror->engine))
+        g_cond_wait(&mirror->changed, &mirror->lock);
+    if (mirror->pivotsFailed != failed) {
+        g_propagate_error(error, g_error_copy(mirror->wishError));
+        return FALSE;
+    }
+    if (mirror->over)
+        return TRUE;
+    g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_ABORTED,
+                        "the daemon is being stopped; it ends the block job when it is"
+                        " back");
+    return FALSE;
 }
 
 virCheckpointMirrorAnswer
@@ -81,7 +434,58 @@ virCheckpointEngineMirrorAbort(virCheckpointEngine *engine,
                                guint flags,
                                GError **error)
 {
-    return VIR_CHECKPOINT_MIRROR_NONE;
+    g_autoptr(virCheckpointMirror) mirror = virCheckpointMirrorFind(engine, uuid, disk);
+    g_autoptr(GMutexLocker) locker = NULL;
+    guint failed;
+
+    if (!mirror)
+        return VIR_CHECKPOINT_MIRROR_NONE;
+    locker = g_mutex_locker_new(&mirror->lock);
+    if (!virCheckpointMirrorMayAbort(mirror, flags, error))
+        return VIR_CHECKPOINT_MIRROR_ERROR;
+    failed = mirror->pivotsFailed;
+    mirror->wish = flags & VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
+                       ? VIR_CHECKPOINT_MIRROR_WISH_PIVOT
+                       : VIR_CHECKPOINT_MIRROR_WISH_CANCEL;
+    mirror->kicked = TRUE;
+    g_cond_broadcast(&mirror->changed);
+    if (!(flags & VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC) &&
+        !virCheckpointMirrorAwaitOver(mirror, failed, error))
+        return VIR_CHECKPOINT_MIRROR_ERROR;
+    return VIR_CHECKPOINT_MIRROR_OURS;
+}
+
+/* Tells the job that copies now; the others take the speed with them when they begin.
+ */
+static gboolean
+virCheckpointMirrorApplySpeed(virCheckpointMirror *mirror,
+                              virCheckpointJobState state,
+                              guint64 bandwidthBytes,
+                              GError **error)
+{
+    g_autoptr(virConnect) conn = virCheckpointEngineConnect(mirror->engine, error);
+    g_autoptr(virDomain) domain = NULL;
+    g_autoptr(virCheckpointMonitor) monitor = NULL;
+    g_autoptr(virCheckpointJson) reply = NULL;
+    g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
+
+    if (!conn)
+        return FALSE;
+    if (!(domain = virDomainLookupByUUIDString(conn, mirror->uuid)))
+        return virCheckpointDomainSetError(error);
+    if (state == VIR_CHECKPOINT_JOB_MIRRORING) {
+        if (virDomainBlockJobSetSpeed(domain, mirror->target, bandwidthBytes,
+                                      VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES) < 0)
+            return virCheckpointDomainSetError(error);
+        return TRUE;
+    }
+    if (!(monitor = virCheckpointMonitorNewDomain(domain, error)))
+        return FALSE;
+    reply = virCheckpointMonitorRun(
+        monitor, "block-job-set-speed",
+        virCheckpointJsonBuild("s:device", name, "u:speed", bandwidthBytes, NULL),
+        error);
+    return reply != NULL;
 }
 
 virCheckpointMirrorAnswer
@@ -91,7 +495,29 @@ virCheckpointEngineMirrorSetSpeed(virCheckpointEngine *engine,
                                   guint64 bandwidthBytes,
                                   GError **error)
 {
-    return VIR_CHECKPOINT_MIRROR_NONE;
+    g_autoptr(virCheckpointMirror) mirror = virCheckpointMirrorFind(engine, uuid, disk);
+    g_autoptr(GError) failed = NULL;
+    virCheckpointJobState state;
+
+    if (!mirror)
+        return VIR_CHECKPOINT_MIRROR_NONE;
+    if (bandwidthBytes > G_MAXINT64) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OVERFLOW,
+                    "bandwidth must be less than %" G_GINT64_FORMAT " bytes/s",
+                    G_MAXINT64);
+        return VIR_CHECKPOINT_MIRROR_ERROR;
+    }
+    g_mutex_lock(&mirror->lock);
+    mirror->bandwidthBytes = bandwidthBytes;
+    state = mirror->state;
+    g_mutex_unlock(&mirror->lock);
+    if (state != VIR_CHECKPOINT_JOB_BULK && state != VIR_CHECKPOINT_JOB_MIRRORING)
+        return VIR_CHECKPOINT_MIRROR_OURS;
+    /* A job that has just ended is no error: the next one takes the speed over. */
+    if (!virCheckpointMirrorApplySpeed(mirror, state, bandwidthBytes, &failed))
+        g_info("speed of the mirror of disk '%s' of domain %s: %s", mirror->target,
+               uuid, failed->message);
+    return VIR_CHECKPOINT_MIRROR_OURS;
 }
 
 gboolean
@@ -99,7 +525,7 @@ virCheckpointEngineHidesJob(virCheckpointEngine *engine,
                             const gchar *uuid,
                             const gchar *disk)
 {
-    return FALSE;
+    return virCheckpointEngineHasMirror(engine, uuid, disk);
 }
 
 gboolean
@@ -107,5 +533,7 @@ virCheckpointEngineHasMirror(virCheckpointEngine *engine,
                              const gchar *uuid,
                              const gchar *disk)
 {
-    return FALSE;
+    g_autoptr(virCheckpointMirror) mirror = virCheckpointMirrorFind(engine, uuid, disk);
+
+    return mirror != NULL;
 }

@@ -1,0 +1,241 @@
+/*
+ * checkpoint_mirror_begin.c: from nothing to the bulk pass
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: the order is overlay first, then copy.  Once the guest writes to the overlay
+ * O the source S is frozen: the target can be slow, full or gone, and all that a
+ * blockdev-backup does to the node it reads (copy-before-write) meets no guest write.
+ *
+ * A checkpoint asked for by a job that only finishes is created just before the
+ * overlay.  Writes between the two are in the target and in the checkpoint's bitmap as
+ * well: too much is copied next time, never too little.
+ *
+ * After the snapshot S's copy of the active bitmap can no longer change and is parked:
+ * from then on these bits depend on nobody's pivot or commit.
+ *
+ * These steps run in the slot of the call that starts the job.  If the daemon dies in
+ * them the caller got no answer, and recovery undoes them.
+ */
+
+#include "config.h"
+
+#include <string.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_file.h"
+#include "checkpoint_mirror_request.h"
+#include "checkpoint_mirror_target.h"
+#include "checkpoint_mirrorpriv.h"
+
+gboolean
+virCheckpointMirrorMakeCheckpoint(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointJobRecord *job = step->mirror->job;
+    g_autoptr(virCheckpointSegments) segments = NULL;
+    g_autoptr(virCheckpointDef) def = NULL;
+    g_autoptr(virCheckpointRecord) record = NULL;
+    g_autoptr(GPtrArray) disks = NULL;
+    g_autoptr(GError) left = NULL;
+
+    if (!job->checkpoint)
+        return TRUE;
+    if (!(segments = virCheckpointSegmentsNew(step->store, step->view, error)))
+        return FALSE;
+    disks = virCheckpointMirrorDisks(step->view);
+    def = virCheckpointMirrorCheckpointDef(job->checkpoint, job->target, disks);
+    def->domain = g_strdup(step->view->xml);
+    if (!virCheckpointFaultPoint("mirror/before-checkpoint", error) ||
+        !virCheckpointSegmentsCreate(segments, def, &record, error))
+        return FALSE;
+    job->checkpointId = g_strdup(record->id);
+    if (!virCheckpointFaultPoint("mirror/after-checkpoint", error) ||
+        !virCheckpointMirrorSave(step, error))
+        return FALSE;
+    /* While the image can be written: below an overlay bitmaps cannot be removed. */
+    if (!virCheckpointSegmentsRefresh(segments, error))
+        return FALSE;
+    if (!virCheckpointSegmentsPark(segments, job->target, &left))
+        g_warning("domain '%s', disk '%s': frozen bitmaps stay in the image: %s",
+                  step->view->name, job->target, left ? left->message : "see above");
+    return virCheckpointFaultPoint("mirror/parked", error);
+}
+
+/* Makes the target or opens it again, and takes stale bitmaps out of it. */
+static gboolean
+virCheckpointMirrorPrepareTarget(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    virCheckpointJobRecord *job = mirror->job;
+    virCheckpointMirrorTargetNeeds needs = {job->target, job->destFormat,
+                                            job->sizeBytes, NULL};
+    g_autofree gchar *format = NULL;
+
+    if (!job->destCreated)
+        return virCheckpointMirrorTargetClean(job->destPath, job->destFormat, error) &&
+               virCheckpointFaultPoint("mirror/target-cleaned", error);
+    if (!virCheckpointMirrorTargetCreate(job->destPath, job->sourcePath,
+                                         job->destFormat, job->sizeBytes, error) ||
+        !virCheckpointFaultPoint("mirror/target-created", error))
+        return FALSE;
+    mirror->targetFd =
+        virCheckpointMirrorTargetOpen(job->destPath, &needs, &format, error);
+    return mirror->targetFd >= 0;
+}
+
+gboolean
+virCheckpointMirrorPrepare(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointJobRecord *job = step->mirror->job;
+
+    if (!virCheckpointFaultPoint("mirror/recorded", error) ||
+        !virCheckpointMirrorPrepareTarget(step, error) ||
+        !virCheckpointMirrorOverlayCreate(job->overlayPath, job->sourcePath, "qcow2",
+                                          job->sizeBytes, error) ||
+        !virCheckpointFaultPoint("mirror/overlay-created", error))
+        return FALSE;
+    if (job->finish && !virCheckpointMirrorMakeCheckpoint(step, error))
+        return FALSE;
+    return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_OVERLAYING, error);
+}
+
+/* Parks S's part of the active segment; if that fails it stays listed and is tried
+ * again: the job goes on. */
+static void
+virCheckpointMirrorParkSource(const virCheckpointMirrorStep *step)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsNew(step->store, step->view, &error);
+
+    if (!segments || !virCheckpointSegmentsPark(segments, step->mirror->target, &error))
+        g_warning("domain '%s', disk '%s': bits below the overlay are not parked: %s",
+                  step->view->name, step->mirror->target,
+                  error ? error->message : "see above");
+}
+
+gboolean
+virCheckpointMirrorOverlay(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    g_autoptr(GPtrArray) disks = virCheckpointMirrorDisks(step->view);
+    g_autofree gchar *xml =
+        virCheckpointMirrorSnapshotXml(mirror->target, mirror->overlayPath, disks);
+    g_auto(virCheckpointMirrorWhere) where = {0};
+    virDomainSnapshotPtr snapshot;
+
+    if (!virCheckpointFaultPoint("mirror/before-snapshot", error))
+        return FALSE;
+    snapshot = virDomainSnapshotCreateXML(
+        step->view->domain, xml,
+        VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA |
+            VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC | VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT);
+    if (!snapshot)
+        return virCheckpointDomainSetError(error);
+    virDomainSnapshotFree(snapshot);
+    if (!virCheckpointFaultPoint("mirror/after-snapshot", error) ||
+        !virCheckpointMirrorLook(step, &where, error))
+        return FALSE;
+    if (where.top != where.overlay || !where.source) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "disk '%s' is on '%s' and not on the overlay", mirror->target,
+                    where.top->file);
+        return FALSE;
+    }
+    virCheckpointMirrorParkSource(step);
+    return virCheckpointFaultPoint("mirror/source-parked", error) &&
+           virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_BULK, error);
+}
+
+/* Makes the work bitmap: everything that changed since the base checkpoint. */
+static gboolean
+virCheckpointMirrorMakeWork(const virCheckpointMirrorStep *step,
+                            const gchar *node,
+                            const gchar *name,
+                            GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsNew(step->store, step->view, error);
+    const virCheckpointRecord *base;
+    const virCheckpointBitmapInfo *work = NULL;
+    const virCheckpointNode *found;
+
+    if (!segments)
+        return FALSE;
+    base = virCheckpointTreeById(segments->records, mirror->job->sinceId);
+    if (!base) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_NO_DOMAIN_CHECKPOINT,
+                    "no domain checkpoint with matching name '%s'", mirror->job->since);
+        return FALSE;
+    }
+    if (!virCheckpointSegmentsSince(segments, base, mirror->target, node, name, TRUE,
+                                    error) ||
+        !virCheckpointFaultPoint("mirror/work-made", error) ||
+        !virCheckpointSegmentsRefresh(segments, error))
+        return FALSE;
+    found = virCheckpointGraphNode(segments->graph, node);
+    if (found)
+        work = virCheckpointNodeBitmap(found, name);
+    if (!work) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INTERNAL_ERROR,
+                    "bitmap '%s' is not on node '%s'", name, node);
+        return FALSE;
+    }
+    mirror->job->workBytes = work->countBytes;
+    return TRUE;
+}
+
+static gboolean
+virCheckpointMirrorStartJob(const virCheckpointMirrorStep *step,
+                            const gchar *node,
+                            const gchar *bitmap,
+                            GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    const virCheckpointJobRecord *job = mirror->job;
+    g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
+    g_autofree gchar *target = virCheckpointMirrorNodeName(mirror, "t");
+    g_autoptr(virCheckpointJson) reply = NULL;
+    virCheckpointJson *arguments = virCheckpointJsonBuild(
+        "s:job-id", name, "s:device", node, "s:target", target, "s:sync",
+        job->full ? "full" : "bitmap", "s:bitmap", job->full ? NULL : bitmap,
+        "s:bitmap-mode", job->full ? NULL : "always", "b:auto-dismiss", FALSE, NULL);
+
+    if (mirror->bandwidthBytes)
+        virCheckpointJsonAddUint64(arguments, "speed", mirror->bandwidthBytes);
+    reply = virCheckpointMonitorRun(step->view->monitor, "blockdev-backup", arguments,
+                                    error);
+    return reply != NULL;
+}
+
+gboolean
+virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    virCheckpointJobRecord *job = mirror->job;
+    g_autofree gchar *bitmap = virCheckpointMirrorBitmapName(mirror);
+    g_auto(virCheckpointMirrorWhere) where = {0};
+
+    if (!virCheckpointMirrorLook(step, &where, error))
+        return FALSE;
+    if (!where.overlay || !where.source) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "disk '%s' left its overlay", mirror->target);
+        return FALSE;
+    }
+    if (job->full)
+        job->workBytes = job->sizeBytes;
+    else if (!virCheckpointMirrorMakeWork(step, where.source->name, bitmap, error))
+        return FALSE;
+    if (!virCheckpointMirrorSave(step, error) ||
+        !virCheckpointMirrorAttach(step, error) ||
+        !virCheckpointFaultPoint("mirror/before-bulk", error) ||
+        !virCheckpointMirrorStartJob(step, where.source->name, bitmap, error))
+        return FALSE;
+    mirror->begun = TRUE;
+    virCheckpointMirrorSetBulkBytes(mirror, job->workBytes);
+    virCheckpointMirrorSetProgress(mirror, 0, job->workBytes);
+    return virCheckpointFaultPoint("mirror/bulk-begun", error);
+}

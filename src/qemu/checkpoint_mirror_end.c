@@ -1,0 +1,531 @@
+/*
+ * checkpoint_mirror_end.c: back to one image
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: whatever happened before, a job ends with the guest on S (or on T after a
+ * pivot), the overlay merged and gone, and nothing of ours left in QEMU.  Both states
+ * here are entered with the outcome decided and recorded, and they are repeated until
+ * they are done: they never fail, they are only late.
+ *
+ * COMMITTING.  Libvirt commits O into S while the guest runs; the base is always named
+ * (without it libvirt commits into the bottom of the chain and deletes the user's
+ * image).  S's own bitmap records what the commit writes, and libvirt merges O's bitmap
+ * into it.  A guest that is off gets the same from qemu-img; O stays whole (-d) until
+ * the configuration names S, so that this can be done twice.
+ *
+ * Does O matter at all?  For a guest that runs QEMU's graph answers; for one that is
+ * off the configuration does: it names O for as long as O holds writes.
+ *
+ * If libvirtd died inside its snapshot QEMU is on O and libvirt does not know.  Then
+ * the configuration is put right first, and the commit is our own QEMU job.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_file.h"
+#include "checkpoint_mirror_request.h"
+#include "checkpoint_mirrorpriv.h"
+#include "checkpoint_process.h"
+
+gboolean
+virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
+                             const gchar *from,
+                             const gchar *to,
+                             const gchar *format,
+                             GError **error)
+{
+    virDomainPtr domain = step->view->domain;
+    g_autofree gchar *xml = NULL;
+    g_autofree gchar *changed = NULL;
+    g_autoptr(GError) failed = NULL;
+    virDomainPtr redefined;
+    gint persistent = virDomainIsPersistent(domain);
+
+    if (persistent < 0)
+        return virCheckpointDomainSetError(error);
+    if (!persistent)
+        return TRUE;
+    xml = virDomainGetXMLDesc(domain, VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE);
+    if (!xml)
+        return virCheckpointDomainSetError(error);
+    changed = virCheckpointMirrorReplaceSource(xml, from, to, format, &failed);
+    if (failed) {
+        g_propagate_error(error, g_steal_pointer(&failed));
+        return FALSE;
+    }
+    if (!changed)
+        return TRUE;
+    if (!virCheckpointFaultPoint("mirror/before-config", error))
+        return FALSE;
+    redefined = virDomainDefineXML(virDomainGetConnect(domain), changed);
+    if (!redefined)
+        return virCheckpointDomainSetError(error);
+    virDomainFree(redefined);
+    return virCheckpointFaultPoint("mirror/config-fixed", error);
+}
+
+/* TRUE if the domain, which is off, would start on the overlay; or if nothing is known
+ * of it any more (a transient one) and the overlay is still there. */
+static gboolean
+virCheckpointMirrorOverlayNeeded(const virCheckpointMirrorStep *step)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+
+    if (!g_file_test(mirror->overlayPath, G_FILE_TEST_EXISTS))
+        return FALSE;
+    return !step->view ||
+           virCheckpointDomainFindDisk(step->view->disks, mirror->overlayPath) != NULL;
+}
+
+/* A snapshot that libvirt has no knowledge of: the configuration names S, yet the guest
+ * may have written to O.  S is frozen then, so O is the newer one. */
+static gboolean
+virCheckpointMirrorOverlayOrphaned(const virCheckpointMirror *mirror)
+{
+    struct stat overlay;
+    struct stat source;
+
+    return stat(mirror->overlayPath, &overlay) == 0 &&
+           stat(mirror->sourcePath, &source) == 0 &&
+           (overlay.st_mtim.tv_sec > source.st_mtim.tv_sec ||
+            (overlay.st_mtim.tv_sec == source.st_mtim.tv_sec &&
+             overlay.st_mtim.tv_nsec > source.st_mtim.tv_nsec));
+}
+
+static gboolean
+virCheckpointMirrorCommitFiles(const virCheckpointMirror *mirror, GError **error)
+{
+    const gchar *argv[] = {"qemu-img",
+                           "commit",
+                           "-q",
+                           "-d",
+                           "-f",
+                           "qcow2",
+                           "-b",
+                           mirror->sourcePath,
+                           mirror->overlayPath,
+                           NULL};
+
+    return virCheckpointProcessRun(argv, NULL, error) &&
+           virCheckpointFileSync(mirror->sourcePath, error);
+}
+
+static virCheckpointMirrorResult
+virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    gboolean needed = virCheckpointMirrorOverlayNeeded(step) ||
+                      (mirror->orphan && virCheckpointMirrorOverlayOrphaned(mirror));
+
+    if (!virCheckpointFaultPoint("mirror/before-offline-commit", error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (needed && !virCheckpointMirrorCommitFiles(mirror, error)) {
+        g_prefix_error(error, "commit '%s': ", mirror->overlayPath);
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    }
+    if (!virCheckpointFaultPoint("mirror/after-offline-commit", error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_CLEANING, error)
+               ? VIR_CHECKPOINT_MIRROR_MOVED
+               : VIR_CHECKPOINT_MIRROR_RETRY;
+}
+
+static gboolean
+virCheckpointMirrorRun(const virCheckpointMirrorStep *step,
+                       const gchar *command,
+                       virCheckpointJson *arguments,
+                       GError **error)
+{
+    g_autoptr(virCheckpointJson) reply =
+        virCheckpointMonitorRun(step->view->monitor, command, arguments, error);
+
+    return reply != NULL;
+}
+
+/* After our own commit: O's bitmaps that record go into S's, then O's nodes go. */
+static gboolean
+virCheckpointMirrorDropOverlay(const virCheckpointMirrorStep *step, GError **error)
+{
+    g_auto(virCheckpointMirrorWhere) where = {0};
+    const virCheckpointNode *overlay = NULL;
+    const GPtrArray *nodes;
+    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
+    guint i;
+
+    if (!virCheckpointMirrorLook(step, &where, error))
+        return FALSE;
+    nodes = virCheckpointGraphNodes(where.graph);
+    for (i = 0; i < nodes->len; i++) {
+        const virCheckpointNode *node = g_ptr_array_index(nodes, i);
+
+        if (g_strcmp0(node->driver, "qcow2") == 0 &&
+            g_strcmp0(node->file, step->mirror->overlayPath) == 0)
+            overlay = node;
+    }
+    if (!overlay || overlay == where.top)
+        return TRUE;
+    for (i = 0; i < overlay->bitmaps->len; i++) {
+        const virCheckpointBitmapInfo *bitmap = g_ptr_array_index(overlay->bitmaps, i);
+        virCheckpointBitmapRef source = {overlay->name, bitmap->name};
+        g_autoptr(GArray) sources =
+            g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef));
+
+        if (bitmap->inconsistent || bitmap->busy ||
+            !virCheckpointNodeBitmap(where.top, bitmap->name))
+            continue;
+        g_array_append_val(sources, source);
+        virCheckpointTxnMerge(txn, where.top->name, bitmap->name, sources);
+    }
+    if (!virCheckpointTxnRun(txn, step->view->monitor, error) ||
+        !virCheckpointMirrorRun(
+            step, "blockdev-del",
+            virCheckpointJsonBuild("s:node-name", overlay->name, NULL), error))
+        return FALSE;
+    return !overlay->child ||
+           virCheckpointMirrorRun(
+               step, "blockdev-del",
+               virCheckpointJsonBuild("s:node-name", overlay->child, NULL), error);
+}
+
+/* QEMU is on O, libvirt's definition says S: libvirt cannot commit what it does not
+ * know.  Called again and again until O has left the chain. */
+static virCheckpointMirrorResult
+virCheckpointMirrorCommitByHand(const virCheckpointMirrorStep *step,
+                                const virCheckpointMirrorWhere *where,
+                                GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    g_autofree gchar *bulk = virCheckpointMirrorJobName(mirror);
+    g_autofree gchar *name = g_strconcat(bulk, "-commit", NULL);
+    g_auto(virCheckpointMirrorBulk) job = {0};
+
+    if (!virCheckpointMirrorBulkQuery(step->view->monitor, name, &job, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (!job.present) {
+        g_warning("domain '%s', disk '%s': QEMU writes to '%s' and libvirt does not"
+                  " know it: committing it",
+                  step->view->name, mirror->target, mirror->overlayPath);
+        /* Until O is merged the next start must find it. */
+        if (!virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
+                                          "qcow2", error) ||
+            !virCheckpointMirrorRun(
+                step, "block-commit",
+                virCheckpointJsonBuild("s:job-id", name, "s:device", where->top->name,
+                                       "s:base-node", where->source->name, "s:top-node",
+                                       where->overlay->name, "b:auto-dismiss", FALSE,
+                                       NULL),
+                error))
+            return VIR_CHECKPOINT_MIRROR_RETRY;
+        return VIR_CHECKPOINT_MIRROR_WAIT;
+    }
+    if (job.concluded) {
+        g_autofree gchar *why = g_strdup(job.error);
+
+        if (!virCheckpointMirrorRun(step, "job-dismiss",
+                                    virCheckpointJsonBuild("s:id", name, NULL), error))
+            return VIR_CHECKPOINT_MIRROR_RETRY;
+        if (why)
+            g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                        "commit '%s': %s", mirror->overlayPath, why);
+        return why ? VIR_CHECKPOINT_MIRROR_RETRY : VIR_CHECKPOINT_MIRROR_MOVED;
+    }
+    if (!job.ready)
+        return VIR_CHECKPOINT_MIRROR_WAIT;
+    return virCheckpointMirrorRun(step, "job-complete",
+                                  virCheckpointJsonBuild("s:id", name, NULL), error)
+               ? VIR_CHECKPOINT_MIRROR_WAIT
+               : VIR_CHECKPOINT_MIRROR_RETRY;
+}
+
+/* Starts libvirt's commit of O; what a foreign snapshot put on top of it stays. */
+static virCheckpointMirrorResult
+virCheckpointMirrorCommitStart(const virCheckpointMirrorStep *step,
+                               const virCheckpointMirrorWhere *where,
+                               GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    gboolean active = where->top == where->overlay;
+    const gchar *top = active ? NULL : mirror->overlayPath;
+    guint flags = VIR_DOMAIN_BLOCK_COMMIT_DELETE;
+
+    if (active)
+        flags |= VIR_DOMAIN_BLOCK_COMMIT_ACTIVE;
+    if (!virCheckpointFaultPoint("mirror/before-commit", error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (virDomainBlockCommit(step->view->domain, mirror->target, mirror->sourcePath,
+                             top, 0, flags) < 0) {
+        virCheckpointDomainSetError(error);
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    }
+    mirror->innerRan = TRUE;
+    virCheckpointMirrorExpectEnd(mirror);
+    return virCheckpointFaultPoint("mirror/commit-begun", error)
+               ? VIR_CHECKPOINT_MIRROR_WAIT
+               : VIR_CHECKPOINT_MIRROR_RETRY;
+}
+
+/* Libvirt has a job on the disk. */
+static virCheckpointMirrorResult
+virCheckpointMirrorCommitInner(const virCheckpointMirrorStep *step,
+                               const virCheckpointMirrorInner *inner,
+                               GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    guint flags = 0;
+
+    if (inner->type == VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT && inner->ready)
+        flags = VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT;
+    else if (inner->type != VIR_DOMAIN_BLOCK_JOB_TYPE_COPY)
+        return VIR_CHECKPOINT_MIRROR_WAIT;
+    mirror->innerRan = TRUE;
+    virCheckpointMirrorExpectEnd(mirror);
+    if (!virCheckpointFaultPoint("mirror/before-commit-pivot", error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (virDomainBlockJobAbort(step->view->domain, mirror->target, flags) < 0) {
+        virCheckpointDomainSetError(error);
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    }
+    return virCheckpointFaultPoint("mirror/after-commit-pivot", error)
+               ? VIR_CHECKPOINT_MIRROR_MOVED
+               : VIR_CHECKPOINT_MIRROR_RETRY;
+}
+
+virCheckpointMirrorResult
+virCheckpointMirrorCommit(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    g_auto(virCheckpointMirrorWhere) where = {0};
+    virCheckpointMirrorInner inner;
+    gboolean busy;
+
+    if (!virCheckpointMirrorRunning(step))
+        return virCheckpointMirrorCommitOffline(step, error);
+    if (!virCheckpointMirrorSweep(step, &busy, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (busy)
+        return VIR_CHECKPOINT_MIRROR_WAIT;
+    if (!virCheckpointMirrorInnerQuery(mirror, step->view->domain, &inner, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (inner.type)
+        return virCheckpointMirrorCommitInner(step, &inner, error);
+    if (!virCheckpointMirrorLook(step, &where, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (!where.overlay)
+        return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_CLEANING, error)
+                   ? VIR_CHECKPOINT_MIRROR_MOVED
+                   : VIR_CHECKPOINT_MIRROR_RETRY;
+    if (!where.source) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "'%s' is not below '%s'", mirror->sourcePath, mirror->overlayPath);
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    }
+    if (where.top == where.overlay && g_strcmp0(where.known, mirror->overlayPath) != 0)
+        return virCheckpointMirrorCommitByHand(step, &where, error);
+    return virCheckpointMirrorCommitStart(step, &where, error);
+}
+
+/* By its id; or, if the daemon died before it could record that, by its name: the name
+ * was free when the job began, and a job's checkpoint covers one disk. */
+static const virCheckpointRecord *
+virCheckpointMirrorFindCheckpoint(const virCheckpointMirrorStep *step,
+                                  GPtrArray *records)
+{
+    const virCheckpointJobRecord *job = step->mirror->job;
+    const virCheckpointRecord *record;
+
+    if (job->checkpointId)
+        return virCheckpointTreeById(records, job->checkpointId);
+    record = virCheckpointTreeByName(records, job->checkpoint);
+    if (!record || record->segments->len != 1 ||
+        !virCheckpointRecordSegment(record, job->target) ||
+        record->def->creationTime < job->startedUsec / G_USEC_PER_SEC)
+        return NULL;
+    return record;
+}
+
+gboolean
+virCheckpointMirrorTakeCheckpointBack(const virCheckpointMirrorStep *step,
+                                      GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    g_autoptr(virCheckpointSegments) segments = NULL;
+    const virCheckpointRecord *record;
+
+    if (!mirror->job->checkpoint || !step->view)
+        return TRUE;
+    segments = virCheckpointSegmentsNew(step->store, step->view, error);
+    if (!segments)
+        return FALSE;
+    record = virCheckpointMirrorFindCheckpoint(step, segments->records);
+    if (record && record->state == VIR_CHECKPOINT_RECORD_CREATING) {
+        /* Whether its bitmap exists is settled first, by a QEMU that runs. */
+        mirror->needsSettling = TRUE;
+        virCheckpointEngineUnsettle(mirror->engine, mirror->uuid);
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "checkpoint '%s' is still being created", mirror->job->checkpoint);
+        return FALSE;
+    }
+    if (record) {
+        g_autofree gchar *id = g_strdup(record->id);
+
+        if (!virCheckpointFaultPoint("mirror/before-take-back", error) ||
+            !virCheckpointSegmentsDelete(segments, id, error))
+            return FALSE;
+    }
+    g_clear_pointer(&mirror->job->checkpointId, g_free);
+    return virCheckpointFaultPoint("mirror/taken-back", error);
+}
+
+/* Segments remember the file in which their bitmap was made. */
+static gboolean
+virCheckpointMirrorRebase(const virCheckpointMirrorStep *step, GError **error)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+    g_autoptr(GPtrArray) records = virCheckpointStoreList(step->store, error);
+    const gchar *to = mirror->pivoted ? mirror->destPath : mirror->sourcePath;
+    guint i;
+
+    if (!records)
+        return FALSE;
+    for (i = 0; i < records->len; i++) {
+        virCheckpointRecord *record = g_ptr_array_index(records, i);
+        virCheckpointSegment *segment =
+            virCheckpointRecordSegment(record, mirror->target);
+
+        if (!segment || !segment->born ||
+            (!g_str_equal(segment->born, mirror->overlayPath) &&
+             !(mirror->pivoted && g_str_equal(segment->born, mirror->sourcePath))))
+            continue;
+        g_free(segment->born);
+        segment->born = g_strdup(to);
+        if (!virCheckpointStoreSave(step->store, record, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/*
+ * The overlay's file goes when nothing names it.  It is renamed first and QEMU asked
+ * once more: a snapshot that a dead connection sent may still have run; whoever opens
+ * the file afterwards does not find it.
+ */
+static gboolean
+virCheckpointMirrorRemoveOverlay(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    g_autofree gchar *gone = g_strconcat(mirror->overlayPath, ".gone", NULL);
+    g_auto(virCheckpointMirrorWhere) where = {0};
+
+    if (rename(mirror->overlayPath, gone) < 0 && errno != ENOENT) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_SYSTEM_ERROR,
+                    "remove '%s': %s", mirror->overlayPath, g_strerror(errno));
+        return FALSE;
+    }
+    if (!virCheckpointFaultPoint("mirror/overlay-renamed", error))
+        return FALSE;
+    if (virCheckpointMirrorRunning(step)) {
+        if (!virCheckpointMirrorLook(step, &where, error))
+            return FALSE;
+        if (where.overlay) {
+            g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                        "disk '%s' moved to the overlay '%s' after all", mirror->target,
+                        mirror->overlayPath);
+            if (rename(gone, mirror->overlayPath) < 0)
+                g_warning("rename '%s': %s", gone, g_strerror(errno));
+            return FALSE;
+        }
+    }
+    return virCheckpointFileRemove(gone, error) &&
+           virCheckpointFaultPoint("mirror/overlay-removed", error);
+}
+
+/* Where the guest is now; for one that is off, what its definition names. */
+static gboolean
+virCheckpointMirrorCheckPivoted(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    g_auto(virCheckpointMirrorWhere) where = {0};
+
+    if (mirror->finish || !step->view)
+        return TRUE;
+    if (!virCheckpointMirrorRunning(step)) {
+        mirror->pivoted =
+            mirror->pivoted ||
+            virCheckpointDomainFindDisk(step->view->disks, mirror->destPath) != NULL;
+        return TRUE;
+    }
+    if (!virCheckpointMirrorLook(step, &where, error))
+        return FALSE;
+    mirror->pivoted = where.dest != NULL;
+    return TRUE;
+}
+
+/* The definition of a domain must name the image that stays before the other goes. */
+static gboolean
+virCheckpointMirrorSettleConfig(const virCheckpointMirrorStep *step, GError **error)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+
+    if (!step->view)
+        return TRUE;
+    if (mirror->pivoted)
+        return virCheckpointMirrorFixConfig(step, mirror->overlayPath, mirror->destPath,
+                                            mirror->job->destFormat, error);
+    return virCheckpointMirrorFixConfig(step, mirror->overlayPath, mirror->sourcePath,
+                                        "qcow2", error);
+}
+
+static void
+virCheckpointMirrorSettleSegments(const virCheckpointMirrorStep *step)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(virCheckpointSegments) segments = NULL;
+
+    if (!virCheckpointMirrorRunning(step))
+        return;
+    segments = virCheckpointSegmentsNew(step->store, step->view, &error);
+    if (!segments || !virCheckpointSegmentsEnsure(segments, &error) ||
+        !virCheckpointSegmentsPark(segments, step->mirror->target, &error))
+        g_warning("domain '%s', disk '%s': after the mirror: %s", step->view->name,
+                  step->mirror->target, error ? error->message : "bitmaps stay");
+}
+
+virCheckpointMirrorResult
+virCheckpointMirrorClean(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    const virCheckpointJobRecord *job = mirror->job;
+    gboolean failed = job->outcome != VIR_CHECKPOINT_JOB_COMPLETED;
+    gboolean busy = FALSE;
+
+    if (virCheckpointMirrorRunning(step) &&
+        (!virCheckpointMirrorSweep(step, &busy, error) ||
+         !virCheckpointMirrorDropOverlay(step, error)))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (busy)
+        return VIR_CHECKPOINT_MIRROR_WAIT;
+    if (!virCheckpointFaultPoint("mirror/cleaning", error) ||
+        !virCheckpointMirrorCheckPivoted(step, error) ||
+        !virCheckpointMirrorSettleConfig(step, error) ||
+        !virCheckpointMirrorRemoveOverlay(step, error) ||
+        !virCheckpointMirrorRebase(step, error) ||
+        (failed && !virCheckpointMirrorTakeCheckpointBack(step, error)))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (failed && job->destCreated && !mirror->pivoted &&
+        !virCheckpointFileRemove(job->destPath, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    virCheckpointMirrorSettleSegments(step);
+    if (!virCheckpointFaultPoint("mirror/before-forget", error) ||
+        !virCheckpointStoreRemoveJob(step->store, job->id, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    return VIR_CHECKPOINT_MIRROR_OVER;
+}

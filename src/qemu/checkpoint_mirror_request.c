@@ -1,0 +1,365 @@
+/*
+ * checkpoint_mirror_request.c: what a mirror is asked for, and the XML it asks for
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The pure part of the mirror: requests are judged and XML is made from text alone,
+ * so that tests need no guest.  The destination is kept as the caller wrote it (cache
+ * mode, discard and so on are for libvirt's own copy); we add only what the relay
+ * needs to be said: the format and the end of the backing chain.  Two rules of
+ * docs/internals/mirror.md live here: a snapshot lists every disk of the domain, and
+ * nothing is guessed about a destination that is not a plain file.
+ */
+
+#include "config.h"
+
+#include <string.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_mirror_request.h"
+#include "checkpoint_xml.h"
+
+static const guint virCheckpointMirrorFlags =
+    VIR_DOMAIN_BLOCK_COPY_SHALLOW | VIR_DOMAIN_BLOCK_COPY_REUSE_EXT |
+    VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB | VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES;
+
+void
+virCheckpointMirrorDestFree(virCheckpointMirrorDest *dest)
+{
+    if (!dest)
+        return;
+    g_free(dest->path);
+    g_free(dest->format);
+    g_free(dest);
+}
+
+/* The root element as libvirt 9 judges it: its sentence, not the parser's. */
+static xmlDoc *
+virCheckpointMirrorParseDisk(const gchar *xml, GError **error)
+{
+    g_autoptr(xmlDoc) doc =
+        virCheckpointXmlParse(xml, "(disk_definition)", NULL, error);
+    xmlNode *root;
+
+    if (!doc)
+        return NULL;
+    root = xmlDocGetRootElement(doc);
+    if (!g_str_equal((const gchar *)root->name, "disk")) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_XML_ERROR,
+                    "expecting root element of 'disk', not '%s'", root->name);
+        return NULL;
+    }
+    return g_steal_pointer(&doc);
+}
+
+static gboolean
+virCheckpointMirrorDestCheck(xmlNode *root,
+                             const virCheckpointMirrorDest *dest,
+                             GError **error)
+{
+    g_autofree gchar *type = virCheckpointXmlString(root, "./@type");
+
+    if (type && *type && !g_str_equal(type, "file")) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
+                    "destination of type '%s': an incremental copy needs a file", type);
+        return FALSE;
+    }
+    if (!dest->path || !*dest->path) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_NO_SOURCE,
+                            "destination names no file");
+        return FALSE;
+    }
+    if (!g_path_is_absolute(dest->path)) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
+                    "destination '%s' must be an absolute path", dest->path);
+        return FALSE;
+    }
+    if (dest->format && !g_str_equal(dest->format, "qcow2") &&
+        !g_str_equal(dest->format, "raw")) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
+                    "destination format '%s': an incremental copy needs qcow2 or raw",
+                    dest->format);
+        return FALSE;
+    }
+    if (virCheckpointXmlNode(root, "./source/encryption | ./source/slices |"
+                                   " ./encryption")) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
+                            "an incremental copy cannot encrypt or slice its"
+                            " destination");
+        return FALSE;
+    }
+    return TRUE;
+}
+
+virCheckpointMirrorDest *
+virCheckpointMirrorDestParse(const gchar *xml, GError **error)
+{
+    g_autoptr(xmlDoc) doc = virCheckpointMirrorParseDisk(xml, error);
+    g_autoptr(virCheckpointMirrorDest) dest = NULL;
+    xmlNode *root;
+
+    if (!doc)
+        return NULL;
+    root = xmlDocGetRootElement(doc);
+    dest = g_new0(virCheckpointMirrorDest, 1);
+    dest->path = virCheckpointXmlString(root, "./source/@file");
+    dest->format = virCheckpointXmlString(root, "./driver/@type");
+    if (dest->format && !*dest->format)
+        g_clear_pointer(&dest->format, g_free);
+    if (!virCheckpointMirrorDestCheck(root, dest, error))
+        return NULL;
+    return g_steal_pointer(&dest);
+}
+
+static gboolean
+virCheckpointMirrorRequestCheckFlags(const virCheckpointMirrorRequest *request,
+                                     GError **error)
+{
+    const gchar *why = NULL;
+
+    if (request->flags & ~virCheckpointMirrorFlags) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
+                    "unsupported flags (0x%x) in function virDomainBlockCopy",
+                    request->flags & ~virCheckpointMirrorFlags);
+        return FALSE;
+    }
+    if (request->bitmap && !(request->flags & VIR_DOMAIN_BLOCK_COPY_REUSE_EXT))
+        why = "parameter 'bitmap' requires flag VIR_DOMAIN_BLOCK_COPY_REUSE_EXT: the"
+              " destination must exist and hold the disk as of that checkpoint";
+    else if (request->flags & VIR_DOMAIN_BLOCK_COPY_SHALLOW)
+        why = "flag VIR_DOMAIN_BLOCK_COPY_SHALLOW cannot be combined with parameters"
+              " 'bitmap' and 'checkpoint'";
+    else if (request->finish &&
+             (request->flags & VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES))
+        why = "flag VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES cannot be combined with"
+              " parameter 'finish': there is no mirror phase";
+    if (!why)
+        return TRUE;
+    g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG, why);
+    return FALSE;
+}
+
+gboolean
+virCheckpointMirrorRequestCheck(const virCheckpointMirrorRequest *request,
+                                GError **error)
+{
+    if (!request->bitmap && !request->checkpoint) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
+                            "parameter 'finish' requires 'bitmap' or 'checkpoint'");
+        return FALSE;
+    }
+    if (!virCheckpointMirrorRequestCheckFlags(request, error))
+        return FALSE;
+    if (request->granularity & (request->granularity - 1)) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
+                            "granularity must be power of 2");
+        return FALSE;
+    }
+    if (request->checkpoint && !virCheckpointDefCheckName(request->checkpoint, error))
+        return FALSE;
+    return TRUE;
+}
+
+gchar *
+virCheckpointMirrorSnapshotXml(const gchar *target,
+                               const gchar *overlayPath,
+                               GPtrArray *disks)
+{
+    GString *xml = g_string_new("<domainsnapshot>\n  <disks>\n");
+    guint i;
+
+    virCheckpointXmlAppend(xml,
+                           "    <disk name='%s' snapshot='external' type='file'>\n"
+                           "      <driver type='qcow2'/>\n"
+                           "      <source file='%s'/>\n"
+                           "    </disk>\n",
+                           target, overlayPath);
+    for (i = 0; i < disks->len; i++) {
+        const gchar *other = g_ptr_array_index(disks, i);
+
+        if (!g_str_equal(other, target))
+            virCheckpointXmlAppend(xml, "    <disk name='%s' snapshot='no'/>\n", other);
+    }
+    g_string_append(xml, "  </disks>\n</domainsnapshot>\n");
+    return g_string_free(xml, FALSE);
+}
+
+static void
+virCheckpointMirrorRemoveNode(xmlNode *node)
+{
+    if (!node)
+        return;
+    xmlUnlinkNode(node);
+    xmlFreeNode(node);
+}
+
+static xmlNode *
+virCheckpointMirrorEnsureDriver(xmlNode *disk)
+{
+    xmlNode *driver = virCheckpointXmlNode(disk, "./driver");
+
+    if (driver)
+        return driver;
+    driver = xmlNewChild(disk, NULL, BAD_CAST "driver", NULL);
+    xmlSetProp(driver, BAD_CAST "name", BAD_CAST "qemu");
+    return driver;
+}
+
+gchar *
+virCheckpointMirrorCopyXml(const gchar *destXml, const gchar *format, GError **error)
+{
+    g_autoptr(xmlDoc) doc = virCheckpointMirrorParseDisk(destXml, error);
+    xmlNode *disk;
+
+    if (!doc)
+        return NULL;
+    disk = xmlDocGetRootElement(doc);
+    xmlSetProp(disk, BAD_CAST "type", BAD_CAST "file");
+    xmlSetProp(virCheckpointMirrorEnsureDriver(disk), BAD_CAST "type", BAD_CAST format);
+    virCheckpointMirrorRemoveNode(virCheckpointXmlNode(disk, "./backingStore"));
+    xmlNewChild(disk, NULL, BAD_CAST "backingStore", NULL);
+    return virCheckpointXmlNodeText(disk);
+}
+
+/* Writes the chain below @store (an element that describes the new source) one level
+ * higher: its own <backingStore> becomes the disk's. */
+static void
+virCheckpointMirrorPullUp(xmlNode *disk, xmlNode *store, const gchar *to)
+{
+    g_autofree gchar *path = virCheckpointXmlString(store, "./source/@file");
+    xmlNode *inner = virCheckpointXmlNode(store, "./backingStore");
+
+    if (inner && g_strcmp0(path, to) == 0) {
+        xmlUnlinkNode(inner);
+        xmlAddNextSibling(store, inner);
+    }
+    virCheckpointMirrorRemoveNode(store);
+}
+
+static xmlNode *
+virCheckpointMirrorDiskBySource(xmlNode *domain, const gchar *path)
+{
+    g_autoptr(GPtrArray) disks = virCheckpointXmlNodes(domain, "./devices/disk");
+    guint i;
+
+    for (i = 0; i < disks->len; i++) {
+        xmlNode *disk = g_ptr_array_index(disks, i);
+        g_autofree gchar *file = virCheckpointXmlString(disk, "./source/@file");
+
+        if (g_strcmp0(file, path) == 0)
+            return disk;
+    }
+    return NULL;
+}
+
+gchar *
+virCheckpointMirrorReplaceSource(const gchar *domainXml,
+                                 const gchar *from,
+                                 const gchar *to,
+                                 const gchar *format,
+                                 GError **error)
+{
+    g_autoptr(xmlDoc) doc =
+        virCheckpointXmlParse(domainXml, "(domain_definition)", "domain", error);
+    xmlNode *disk;
+    xmlNode *store;
+
+    if (!doc)
+        return NULL;
+    disk = virCheckpointMirrorDiskBySource(xmlDocGetRootElement(doc), from);
+    if (!disk)
+        return NULL;
+    xmlSetProp(virCheckpointXmlNode(disk, "./source"), BAD_CAST "file", BAD_CAST to);
+    xmlSetProp(virCheckpointMirrorEnsureDriver(disk), BAD_CAST "type", BAD_CAST format);
+    store = virCheckpointXmlNode(disk, "./backingStore");
+    if (store)
+        virCheckpointMirrorPullUp(disk, store, to);
+    return virCheckpointXmlNodeText(xmlDocGetRootElement(doc));
+}
+
+static xmlNode *
+virCheckpointMirrorDiskByTarget(xmlNode *domain, const gchar *target)
+{
+    g_autoptr(GPtrArray) disks = virCheckpointXmlNodes(domain, "./devices/disk");
+    guint i;
+
+    for (i = 0; i < disks->len; i++) {
+        xmlNode *disk = g_ptr_array_index(disks, i);
+        g_autofree gchar *dev = virCheckpointXmlString(disk, "./target/@dev");
+
+        if (g_strcmp0(dev, target) == 0)
+            return disk;
+    }
+    return NULL;
+}
+
+gboolean
+virCheckpointMirrorXmlReady(const gchar *domainXml,
+                            const gchar *target,
+                            const gchar *job)
+{
+    g_autoptr(xmlDoc) doc =
+        virCheckpointXmlParse(domainXml, "(domain_definition)", "domain", NULL);
+    g_autofree gchar *kind = NULL;
+    g_autofree gchar *ready = NULL;
+    xmlNode *disk;
+
+    if (!doc)
+        return FALSE;
+    disk = virCheckpointMirrorDiskByTarget(xmlDocGetRootElement(doc), target);
+    if (!disk)
+        return FALSE;
+    kind = virCheckpointXmlString(disk, "./mirror/@job");
+    ready = virCheckpointXmlString(disk, "./mirror/@ready");
+    return g_strcmp0(kind, job) == 0 && g_strcmp0(ready, "yes") == 0;
+}
+
+virCheckpointDef *
+virCheckpointMirrorCheckpointDef(const gchar *name,
+                                 const gchar *target,
+                                 GPtrArray *disks)
+{
+    virCheckpointDef *def = virCheckpointDefNew();
+    guint i;
+
+    def->name = g_strdup(name);
+    if (!def->disks)
+        def->disks =
+            g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointDiskDefFree);
+    for (i = 0; i < disks->len; i++) {
+        const gchar *disk = g_ptr_array_index(disks, i);
+        gboolean covered = g_str_equal(disk, target);
+        virCheckpointDiskDef *entry = virCheckpointDiskDefNew(
+            disk, covered ? VIR_CHECKPOINT_DISK_BITMAP : VIR_CHECKPOINT_DISK_NONE);
+
+        if (covered)
+            entry->bitmap = g_strdup(name);
+        g_ptr_array_add(def->disks, entry);
+    }
+    return def;
+}
+
+void
+virCheckpointMirrorProgress(guint64 lastCur,
+                            guint64 lastEnd,
+                            guint64 *cur,
+                            guint64 *end)
+{
+    gdouble least;
+
+    if (*end == 0)
+        *end = 1;
+    if (*cur >= *end)
+        *cur = *end - 1;
+    if (lastEnd == 0)
+        return;
+    least = (gdouble)lastCur / (gdouble)lastEnd * (gdouble)*end;
+    if ((gdouble)*cur >= least)
+        return;
+    *cur = (guint64)least;
+    if ((gdouble)*cur < least)
+        (*cur)++;
+    if (*cur >= *end)
+        *cur = *end - 1;
+}

@@ -1,0 +1,338 @@
+/*
+ * checkpoint_mirror_steps.c: one function per state
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: a job is the state in its record.  A step belongs to one state; it looks
+ * where things are, does what leads out of the state, and records the next state
+ * before that one's side effects.  So a step can be taken by another daemon than the
+ * one that recorded the state, and docs/internals/mirror.md says for each what it then
+ * finds.
+ *
+ * Up to the decision (outcome) an error fails the job: it turns to COMMITTING, which
+ * brings the guest back on its source.  From the decision on there is no failure any
+ * more: steps are repeated until they succeed.  A connection that broke is neither:
+ * the step is taken again when libvirt is back.
+ */
+
+#include "config.h"
+
+#include <string.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_mirrorpriv.h"
+
+gboolean
+virCheckpointMirrorRunning(const virCheckpointMirrorStep *step)
+{
+    return step->view && step->view->running;
+}
+
+/* What readers see follows what is recorded. */
+static void
+virCheckpointMirrorPublish(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    mirror->state = mirror->job->state;
+    mirror->outcome = mirror->job->outcome;
+    g_cond_broadcast(&mirror->changed);
+}
+
+gboolean
+virCheckpointMirrorSave(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+
+    g_mutex_lock(&mirror->lock);
+    mirror->job->bandwidthBytes = mirror->bandwidthBytes;
+    g_mutex_unlock(&mirror->lock);
+    if (!virCheckpointStoreSaveJob(step->store, mirror->job, error))
+        return FALSE;
+    virCheckpointMirrorPublish(mirror);
+    return TRUE;
+}
+
+gboolean
+virCheckpointMirrorMove(const virCheckpointMirrorStep *step,
+                        virCheckpointJobState state,
+                        GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    virCheckpointJobState from = mirror->job->state;
+
+    g_assert(virCheckpointJobStateMayMove(from, state));
+    mirror->job->state = state;
+    if (!virCheckpointMirrorSave(step, error)) {
+        mirror->job->state = from;
+        return FALSE;
+    }
+    g_debug("domain=%s disk=%s job=%s state=%s->%s", mirror->uuid, mirror->target,
+            mirror->job->id, virCheckpointJobStateToString(from),
+            virCheckpointJobStateToString(state));
+    return TRUE;
+}
+
+void
+virCheckpointMirrorDecide(virCheckpointMirror *mirror,
+                          virCheckpointJobOutcome outcome,
+                          const GError *why)
+{
+    virCheckpointJobRecord *job = mirror->job;
+
+    if (job->outcome != VIR_CHECKPOINT_JOB_UNDECIDED)
+        return;
+    job->outcome = outcome;
+    if (!why)
+        return;
+    g_free(job->error);
+    job->error = virCheckpointErrorMessage(why);
+    job->errorCode = virCheckpointErrorCode(why);
+    g_mutex_lock(&mirror->lock);
+    if (!mirror->failure)
+        mirror->failure = g_error_copy(why);
+    g_mutex_unlock(&mirror->lock);
+}
+
+/* The state in which the way back begins. */
+static virCheckpointJobState
+virCheckpointMirrorWayBack(virCheckpointJobState state)
+{
+    return state == VIR_CHECKPOINT_JOB_PREPARING ? VIR_CHECKPOINT_JOB_CLEANING
+                                                 : VIR_CHECKPOINT_JOB_COMMITTING;
+}
+
+static virCheckpointMirrorResult
+virCheckpointMirrorFail(const virCheckpointMirrorStep *step, const GError *why)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    virCheckpointJobState state = mirror->job->state;
+    g_autoptr(GError) error = NULL;
+
+    if (mirror->job->outcome == VIR_CHECKPOINT_JOB_UNDECIDED)
+        g_info("domain %s, disk '%s': the mirror failed: %s", mirror->uuid,
+               mirror->target, why->message);
+    virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_FAILED, why);
+    if (state == VIR_CHECKPOINT_JOB_OVERLAYING)
+        mirror->orphan = TRUE;
+    if (virCheckpointMirrorMove(step, virCheckpointMirrorWayBack(state), &error))
+        return VIR_CHECKPOINT_MIRROR_MOVED;
+    g_warning("domain %s, disk '%s': %s", mirror->uuid, mirror->target, error->message);
+    return VIR_CHECKPOINT_MIRROR_RETRY;
+}
+
+/* Nothing was begun or the caller got no answer: a daemon that died in here had not
+ * answered the call either, so its successor undoes. */
+static gboolean
+virCheckpointMirrorInterrupted(const virCheckpointMirror *mirror, GError **error)
+{
+    if (!mirror->recovered)
+        return FALSE;
+    g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_ABORTED,
+                        "the daemon ended while the block job was being started");
+    return TRUE;
+}
+
+static virCheckpointMirrorResult
+virCheckpointMirrorStepPreparing(const virCheckpointMirrorStep *step, GError **error)
+{
+    if (virCheckpointMirrorInterrupted(step->mirror, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (!virCheckpointMirrorSave(step, error) ||
+        !virCheckpointMirrorPrepare(step, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    return VIR_CHECKPOINT_MIRROR_MOVED;
+}
+
+static virCheckpointMirrorResult
+virCheckpointMirrorStepOverlaying(const virCheckpointMirrorStep *step, GError **error)
+{
+    if (virCheckpointMirrorInterrupted(step->mirror, error) ||
+        !virCheckpointMirrorOverlay(step, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    return VIR_CHECKPOINT_MIRROR_MOVED;
+}
+
+/* The bulk job has ended: what it wrote must be in the file before success is decided.
+ */
+static virCheckpointMirrorResult
+virCheckpointMirrorBulkEnded(const virCheckpointMirrorStep *step,
+                             const virCheckpointMirrorBulk *bulk,
+                             GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    virCheckpointJobState next = VIR_CHECKPOINT_JOB_COMMITTING;
+
+    if (virCheckpointMirrorGetWish(mirror) == VIR_CHECKPOINT_MIRROR_WISH_CANCEL) {
+        virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_CANCELED, NULL);
+    } else if (bulk->error) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "copy of disk '%s' to '%s': %s", mirror->target, mirror->destPath,
+                    bulk->error);
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    } else if (!virCheckpointMirrorDetach(step, error)) {
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    } else if (mirror->finish) {
+        virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_COMPLETED, NULL);
+    } else {
+        next = VIR_CHECKPOINT_JOB_MIRRORING;
+    }
+    return virCheckpointMirrorMove(step, next, error) ? VIR_CHECKPOINT_MIRROR_MOVED
+                                                      : VIR_CHECKPOINT_MIRROR_RETRY;
+}
+
+static virCheckpointMirrorResult
+virCheckpointMirrorBulkCancel(const virCheckpointMirrorStep *step,
+                              const gchar *name,
+                              GError **error)
+{
+    g_autoptr(virCheckpointJson) reply = NULL;
+
+    if (step->mirror->cancelSent)
+        return VIR_CHECKPOINT_MIRROR_WAIT;
+    reply = virCheckpointMonitorRun(step->view->monitor, "job-cancel",
+                                    virCheckpointJsonBuild("s:id", name, NULL), error);
+    if (!reply)
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    step->mirror->cancelSent = TRUE;
+    return VIR_CHECKPOINT_MIRROR_WAIT;
+}
+
+static virCheckpointMirrorResult
+virCheckpointMirrorStepBulk(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
+    g_auto(virCheckpointMirrorBulk) bulk = {0};
+
+    if (!mirror->begun && !mirror->recovered)
+        return virCheckpointMirrorBulkBegin(step, error) ? VIR_CHECKPOINT_MIRROR_WAIT
+                                                         : VIR_CHECKPOINT_MIRROR_RETRY;
+    if (!virCheckpointMirrorBulkQuery(step->view->monitor, name, &bulk, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (!bulk.present) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "the copy of disk '%s' was interrupted", mirror->target);
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    }
+    mirror->begun = TRUE;
+    if (bulk.concluded)
+        return virCheckpointMirrorBulkEnded(step, &bulk, error);
+    if (virCheckpointMirrorGetWish(mirror) == VIR_CHECKPOINT_MIRROR_WISH_CANCEL)
+        return virCheckpointMirrorBulkCancel(step, name, error);
+    return VIR_CHECKPOINT_MIRROR_WAIT;
+}
+
+typedef virCheckpointMirrorResult (*virCheckpointMirrorStepFunc)(
+    const virCheckpointMirrorStep *step, GError **error);
+
+static const virCheckpointMirrorStepFunc virCheckpointMirrorSteps[] = {
+    [VIR_CHECKPOINT_JOB_PREPARING] = virCheckpointMirrorStepPreparing,
+    [VIR_CHECKPOINT_JOB_OVERLAYING] = virCheckpointMirrorStepOverlaying,
+    [VIR_CHECKPOINT_JOB_BULK] = virCheckpointMirrorStepBulk,
+    [VIR_CHECKPOINT_JOB_MIRRORING] = virCheckpointMirrorLive,
+    [VIR_CHECKPOINT_JOB_PIVOTING] = virCheckpointMirrorPivot,
+    [VIR_CHECKPOINT_JOB_COMMITTING] = virCheckpointMirrorCommit,
+    [VIR_CHECKPOINT_JOB_CLEANING] = virCheckpointMirrorClean,
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(virCheckpointMirrorSteps) == VIR_CHECKPOINT_JOB_LAST);
+
+/* A guest that is off has no job; what the pivot came to says its definition. */
+static virCheckpointMirrorResult
+virCheckpointMirrorGuestGone(const virCheckpointMirrorStep *step)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    g_autoptr(GError) why = NULL;
+    g_autoptr(GError) error = NULL;
+
+    if (mirror->job->state == VIR_CHECKPOINT_JOB_PIVOTING && step->view &&
+        virCheckpointDomainFindDisk(step->view->disks, mirror->destPath)) {
+        mirror->pivoted = TRUE;
+        virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_COMPLETED, NULL);
+        if (virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_CLEANING, &error))
+            return VIR_CHECKPOINT_MIRROR_MOVED;
+        g_warning("domain %s, disk '%s': %s", mirror->uuid, mirror->target,
+                  error->message);
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    }
+    g_set_error_literal(&why, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                        "domain is not running");
+    return virCheckpointMirrorFail(step, why);
+}
+
+/* TRUE if libvirt's absence may be the error: then nothing is known, nothing failed. */
+static gboolean
+virCheckpointMirrorLostLibvirt(const virCheckpointMirrorStep *step)
+{
+    return step->view &&
+           virConnectIsAlive(virDomainGetConnect(step->view->domain)) != 1;
+}
+
+/* Only jobs inside outlive a connection; a step that begins one did not.  A pivot is
+ * judged by where QEMU is, never by an error. */
+static gboolean
+virCheckpointMirrorMayRepeat(const virCheckpointMirrorStep *step)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+
+    switch (mirror->job->state) {
+    case VIR_CHECKPOINT_JOB_BULK:
+        return (mirror->begun || mirror->recovered) &&
+               virCheckpointMirrorLostLibvirt(step);
+    case VIR_CHECKPOINT_JOB_MIRRORING:
+        return virCheckpointMirrorLostLibvirt(step);
+    case VIR_CHECKPOINT_JOB_PIVOTING:
+        return TRUE;
+    case VIR_CHECKPOINT_JOB_PREPARING:
+    case VIR_CHECKPOINT_JOB_OVERLAYING:
+    case VIR_CHECKPOINT_JOB_COMMITTING:
+    case VIR_CHECKPOINT_JOB_CLEANING:
+    case VIR_CHECKPOINT_JOB_LAST:
+        break;
+    }
+    return FALSE;
+}
+
+virCheckpointMirrorResult
+virCheckpointMirrorAdvance(virCheckpointMirror *mirror,
+                           virCheckpointStoreDomain *store,
+                           virCheckpointDomainView *view)
+{
+    virCheckpointMirrorStep step = {mirror, store, view};
+    gboolean decided = mirror->job->state == VIR_CHECKPOINT_JOB_COMMITTING ||
+                       mirror->job->state == VIR_CHECKPOINT_JOB_CLEANING;
+    g_autoptr(GError) error = NULL;
+    virCheckpointMirrorResult result;
+
+    if (!decided && !virCheckpointMirrorRunning(&step))
+        return virCheckpointMirrorGuestGone(&step);
+    result = virCheckpointMirrorSteps[mirror->job->state](&step, &error);
+    if (result != VIR_CHECKPOINT_MIRROR_RETRY)
+        return result;
+    if (!decided && !virCheckpointMirrorMayRepeat(&step))
+        return virCheckpointMirrorFail(&step, error);
+    g_warning("domain %s, disk '%s': mirror job in state %s: %s", mirror->uuid,
+              mirror->target, virCheckpointJobStateToString(mirror->job->state),
+              error->message);
+    return VIR_CHECKPOINT_MIRROR_RETRY;
+}
+
+virCheckpointMirrorResult
+virCheckpointMirrorAdvanceAll(virCheckpointMirror *mirror,
+                              virCheckpointStoreDomain *store,
+                              virCheckpointDomainView *view)
+{
+    virCheckpointMirrorResult result;
+
+    do {
+        result = virCheckpointMirrorAdvance(mirror, store, view);
+    } while (result == VIR_CHECKPOINT_MIRROR_MOVED);
+    if (mirror->begun && mirror->job->outcome == VIR_CHECKPOINT_JOB_UNDECIDED) {
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+        mirror->started = TRUE;
+        g_cond_broadcast(&mirror->changed);
+    }
+    return result;
+}

@@ -1,0 +1,264 @@
+/*
+ * checkpoint_mirror_validate.c: everything that is refused before anything is begun
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: validation reads and changes nothing, so that a refused call leaves the host
+ * as it was.  It runs inside the domain's slot, and the job's first step follows in the
+ * same slot: what was found stays true as far as clients of ours are concerned.  What
+ * can change past us (the target's locks, block jobs of libvirt's) is judged once more
+ * by QEMU and libvirt when the steps are taken.
+ *
+ * What comes out is the whole plan as plain data: the job's record.
+ */
+
+#include "config.h"
+
+#include <string.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_file.h"
+#include "checkpoint_mirror_request.h"
+#include "checkpoint_mirror_target.h"
+#include "checkpoint_mirrorpriv.h"
+
+static gboolean
+virCheckpointMirrorCheckDisk(const virCheckpointDisk *disk, GError **error)
+{
+    if (disk->empty || !disk->source) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                    "disk '%s' has no source file to be mirrored", disk->target);
+        return FALSE;
+    }
+    if (disk->readOnly || disk->cdromOrFloppy) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                    "disk '%s' is read-only", disk->target);
+        return FALSE;
+    }
+    if (g_strcmp0(disk->format, "qcow2") != 0 || g_strcmp0(disk->type, "file") != 0) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
+                    "disk '%s' is not a qcow2 file: an incremental copy needs one",
+                    disk->target);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* Jobs of ours, of libvirt's, and backups, which hold the disk as well. */
+static gboolean
+virCheckpointMirrorCheckIdle(virCheckpointOperation *operation,
+                             const virCheckpointDisk *disk,
+                             GError **error)
+{
+    g_autoptr(virCheckpointMirror) other = NULL;
+    virDomainBlockJobInfo info;
+    gint found;
+
+    other =
+        virCheckpointMirrorFind(operation->engine, operation->view->uuid, disk->target);
+    found = virDomainGetBlockJobInfo(operation->view->domain, disk->target, &info, 0);
+    if (found < 0)
+        return virCheckpointDomainSetError(error);
+    if (!other && !disk->mirrored && found == 0)
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_BLOCK_COPY_ACTIVE,
+                "disk '%s' already in active block job", disk->target);
+    return FALSE;
+}
+
+/* The base checkpoint, if the chain of segments from it to now is whole. */
+static const virCheckpointRecord *
+virCheckpointMirrorCheckBase(virCheckpointSegments *segments,
+                             const gchar *name,
+                             const gchar *target,
+                             GError **error)
+{
+    const virCheckpointRecord *record =
+        virCheckpointTreeByName(segments->records, name);
+    g_autoptr(GPtrArray) chain = NULL;
+    guint i;
+
+    if (!record || record->state != VIR_CHECKPOINT_RECORD_READY) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_NO_DOMAIN_CHECKPOINT,
+                    "no domain checkpoint with matching name '%s'", name);
+        return NULL;
+    }
+    if (!virCheckpointRecordSegment(record, target)) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_NO_DOMAIN_CHECKPOINT,
+                    "checkpoint '%s' does not cover disk '%s'", name, target);
+        return NULL;
+    }
+    chain = virCheckpointTreeChain(segments->records, record, target);
+    for (i = 0; i < chain->len; i++) {
+        const virCheckpointRecord *part = g_ptr_array_index(chain, i);
+
+        if (!virCheckpointRecordSegment(part, target)->lost)
+            continue;
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CHECKPOINT_INCONSISTENT,
+                    "changes of disk '%s' of domain '%s' since checkpoint '%s' are not"
+                    " completely known (lost in '%s'): make a full copy with a new"
+                    " checkpoint",
+                    target, segments->view->name, name, part->def->name);
+        return NULL;
+    }
+    return record;
+}
+
+static gboolean
+virCheckpointMirrorCheckName(virCheckpointSegments *segments,
+                             const gchar *name,
+                             GError **error)
+{
+    virDomainCheckpointPtr other;
+
+    if (!name)
+        return TRUE;
+    other = virDomainCheckpointLookupByName(segments->view->domain, name, 0);
+    if (!other && !virCheckpointTreeByName(segments->records, name))
+        return TRUE;
+    if (other)
+        virDomainCheckpointFree(other);
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
+                "domain checkpoint %s already exists", name);
+    return FALSE;
+}
+
+/* Every file that the domain has open: the target must be none of them. */
+static GPtrArray *
+virCheckpointMirrorImages(virCheckpointSegments *segments)
+{
+    GPtrArray *images = g_ptr_array_new_with_free_func(g_free);
+    const GPtrArray *nodes = virCheckpointGraphNodes(segments->graph);
+    guint i;
+
+    for (i = 0; i < nodes->len; i++) {
+        const virCheckpointNode *node = g_ptr_array_index(nodes, i);
+
+        if (node->file && g_path_is_absolute(node->file))
+            g_ptr_array_add(images, g_strdup(node->file));
+    }
+    for (i = 0; i < segments->view->disks->len; i++) {
+        const virCheckpointDisk *disk = g_ptr_array_index(segments->view->disks, i);
+
+        if (disk->source)
+            g_ptr_array_add(images, g_strdup(disk->source));
+    }
+    return images;
+}
+
+static gboolean
+virCheckpointMirrorCheckTarget(virCheckpointSegments *segments,
+                               const virCheckpointMirrorRequest *request,
+                               virCheckpointJobRecord *job,
+                               int *targetFd,
+                               GError **error)
+{
+    g_autoptr(virCheckpointMirrorDest) dest =
+        virCheckpointMirrorDestParse(request->destXml, error);
+    g_autoptr(GPtrArray) images = NULL;
+    virCheckpointMirrorTargetNeeds needs = {0};
+
+    if (!dest)
+        return FALSE;
+    job->destPath = g_strdup(dest->path);
+    job->destCreated = !(request->flags & VIR_DOMAIN_BLOCK_COPY_REUSE_EXT);
+    if (job->destCreated) {
+        job->destFormat = g_strdup(dest->format ? dest->format : "qcow2");
+        return virCheckpointMirrorTargetMayCreate(dest->path, job->target, error);
+    }
+    images = virCheckpointMirrorImages(segments);
+    needs.disk = job->target;
+    needs.format = dest->format;
+    needs.sizeBytes = job->sizeBytes;
+    needs.images = images;
+    *targetFd =
+        virCheckpointMirrorTargetOpen(dest->path, &needs, &job->destFormat, error);
+    return *targetFd >= 0;
+}
+
+static virCheckpointJobRecord *
+virCheckpointMirrorNewRecord(virCheckpointOperation *operation,
+                             const virCheckpointMirrorRequest *request,
+                             const virCheckpointDisk *disk,
+                             const virCheckpointRecord *base)
+{
+    virCheckpointJobRecord *job = virCheckpointJobRecordNew();
+
+    if (!job->id)
+        job->id = virCheckpointRecordNewId();
+    job->state = VIR_CHECKPOINT_JOB_PREPARING;
+    job->target = g_strdup(disk->target);
+    job->finish = request->finish;
+    job->full = base == NULL;
+    job->sinceId = base ? g_strdup(base->id) : NULL;
+    job->since = g_strdup(request->bitmap);
+    job->checkpoint = g_strdup(request->checkpoint);
+    job->sourcePath = g_strdup(disk->source);
+    job->overlayPath = virCheckpointMirrorOverlayPath(
+        disk->source, operation->engine->overlayDir, job->id);
+    job->destXml = g_strdup(request->destXml);
+    job->flags = request->flags;
+    job->bandwidthBytes = request->bandwidthBytes;
+    job->granularity = request->granularity;
+    job->bufSize = request->bufSize;
+    job->startedUsec = g_get_real_time();
+    return job;
+}
+
+/* The part that asks QEMU: the disk's node, and the records against it. */
+static virCheckpointJobRecord *
+virCheckpointMirrorPlan(virCheckpointOperation *operation,
+                        const virCheckpointMirrorRequest *request,
+                        const virCheckpointDisk *disk,
+                        int *targetFd,
+                        GError **error)
+{
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsNew(operation->store, operation->view, error);
+    g_autoptr(virCheckpointJobRecord) job = NULL;
+    const virCheckpointRecord *base = NULL;
+    const virCheckpointNode *top;
+
+    if (!segments || !(top = virCheckpointSegmentsTop(segments, disk->target, error)))
+        return NULL;
+    if (top->compatOld || g_strcmp0(top->driver, "qcow2") != 0) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
+                    "disk '%s' is not qcow2 version 3 (compat 1.1): no bitmap can be"
+                    " kept in it",
+                    disk->target);
+        return NULL;
+    }
+    if (request->bitmap && !(base = virCheckpointMirrorCheckBase(
+                                 segments, request->bitmap, disk->target, error)))
+        return NULL;
+    if (!virCheckpointMirrorCheckName(segments, request->checkpoint, error))
+        return NULL;
+    job = virCheckpointMirrorNewRecord(operation, request, disk, base);
+    job->sizeBytes = top->sizeBytes;
+    if (!virCheckpointMirrorCheckTarget(segments, request, job, targetFd, error))
+        return NULL;
+    return g_steal_pointer(&job);
+}
+
+virCheckpointJobRecord *
+virCheckpointMirrorValidate(virCheckpointOperation *operation,
+                            const virCheckpointMirrorRequest *request,
+                            int *targetFd,
+                            GError **error)
+{
+    const virCheckpointDisk *disk;
+
+    if (!virCheckpointMirrorRequestCheck(request, error))
+        return NULL;
+    disk = virCheckpointDomainFindDisk(operation->view->disks, request->disk);
+    if (!disk) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
+                    "disk '%s' not found in domain", request->disk);
+        return NULL;
+    }
+    if (!virCheckpointMirrorCheckDisk(disk, error) ||
+        !virCheckpointMirrorCheckIdle(operation, disk, error))
+        return NULL;
+    return virCheckpointMirrorPlan(operation, request, disk, targetFd, error);
+}

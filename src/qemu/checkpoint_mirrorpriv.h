@@ -1,0 +1,314 @@
+/*
+ * checkpoint_mirrorpriv.h: inside the mirror, for its own files
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+
+#ifndef VIR_CHECKPOINT_MIRRORPRIV_H
+#define VIR_CHECKPOINT_MIRRORPRIV_H
+
+#include "checkpoint_enginepriv.h"
+#include "checkpoint_fault.h"
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(virConnect, virConnectClose)
+
+/** What a client asked of a running job. */
+typedef enum {
+    VIR_CHECKPOINT_MIRROR_WISH_NONE,
+    VIR_CHECKPOINT_MIRROR_WISH_CANCEL, /* abort without PIVOT */
+    VIR_CHECKPOINT_MIRROR_WISH_PIVOT,
+} virCheckpointMirrorWish;
+
+/**
+ * One mirror job.  Counted references: the engine's hash holds one, each thread that
+ * works on the job another.
+ *
+ * Lock order: a domain's slot, engine->mirrorLock, lock.
+ */
+typedef struct virCheckpointMirror {
+    gatomicrefcount refs;
+
+    /* set once, before the job is in the engine's hash */
+    virCheckpointEngine *engine;
+    gchar *uuid;
+    gchar *target;
+    gchar *sourcePath;
+    gchar *overlayPath;
+    gchar *destPath;
+    gboolean finish;
+    gboolean recovered; /* taken up from a record: the start was answered long ago */
+
+    /* only under the domain's slot */
+    virCheckpointJobRecord *job;
+    int targetFd;        /* the target as it was judged; -1: opened by path if needed */
+    gboolean begun;      /* the bulk job is known to exist or to have existed */
+    gboolean copyBegun;  /* libvirt's copy was started or seen by this process */
+    gboolean cancelSent; /* the bulk job was told to end */
+    gboolean pivoted;
+    gboolean orphan;        /* libvirt may not know that the guest is on the overlay */
+    gboolean needsSettling; /* a record's fate must be settled before the next step */
+    gboolean concluded;     /* the record is gone: the job's thread tells clients */
+    gboolean innerRan; /* libvirt ran a job of ours: its last event is waited for */
+
+    GMutex lock; /* guards what follows; changed is broadcast for all of it */
+    GCond changed;
+    virCheckpointJobState state; /* copy of the record's */
+    virCheckpointJobOutcome outcome;
+    gboolean started; /* the bulk pass has begun: the caller of start has its answer */
+    gboolean ready;   /* READY was told */
+    gboolean over;    /* nothing is left to do, clients were told */
+    GError *failure;  /* why the job failed */
+    virCheckpointMirrorWish wish;
+    GError *wishError; /* why the pivot did not happen; the job goes on */
+    guint pivotsFailed;
+    gboolean kicked;  /* look now, not at the end of the poll's pause */
+    gint innerReady;  /* type of libvirt's job that said READY, or 0 */
+    gint innerEnded;  /* type of libvirt's job that ended, or 0 ... */
+    gint innerStatus; /* ... and how */
+    guint64 bandwidthBytes;
+    guint64 curBytes;
+    guint64 endBytes;
+    guint64 bulkBytes; /* share of the bulk pass in them */
+
+    virCheckpointMirrorWish wishSeen; /* only the job's thread */
+} virCheckpointMirror;
+
+virCheckpointMirror *
+virCheckpointMirrorNew(virCheckpointEngine *engine,
+                       const gchar *uuid,
+                       virCheckpointJobRecord *job);
+virCheckpointMirror *
+virCheckpointMirrorRef(virCheckpointMirror *mirror);
+void
+virCheckpointMirrorUnref(virCheckpointMirror *mirror);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointMirror, virCheckpointMirrorUnref)
+
+/** Puts it into, and takes it out of, the engine's hash. */
+void
+virCheckpointMirrorRegister(virCheckpointMirror *mirror);
+void
+virCheckpointMirrorUnregister(virCheckpointMirror *mirror);
+/** Returns: (transfer full) (nullable): the job on @disk (target or path of one of its
+ * files); @disk NULL: any of the domain. */
+virCheckpointMirror *
+virCheckpointMirrorFind(virCheckpointEngine *engine,
+                        const gchar *uuid,
+                        const gchar *disk);
+
+/** Lets the thread of the job look at once. */
+void
+virCheckpointMirrorKick(virCheckpointMirror *mirror);
+/** Forgets ends of libvirt's jobs seen so far: one is about to be ended. */
+void
+virCheckpointMirrorExpectEnd(virCheckpointMirror *mirror);
+/** Waits for libvirt's word on how that job ended (-1: none came in @timeoutMs). */
+gint
+virCheckpointMirrorAwaitEnd(virCheckpointMirror *mirror, guint timeoutMs);
+virCheckpointMirrorWish
+virCheckpointMirrorGetWish(virCheckpointMirror *mirror);
+/** The pivot was refused or failed: whoever asked for it gets @error (taken over). */
+void
+virCheckpointMirrorPivotFailed(virCheckpointMirror *mirror, GError *error);
+/** The first time: remembers that the job is READY and tells clients. */
+void
+virCheckpointMirrorSetReady(virCheckpointMirror *mirror);
+guint64
+virCheckpointMirrorBulkBytes(virCheckpointMirror *mirror);
+void
+virCheckpointMirrorSetBulkBytes(virCheckpointMirror *mirror, guint64 bulkBytes);
+void
+virCheckpointMirrorSetProgress(virCheckpointMirror *mirror,
+                               guint64 curBytes,
+                               guint64 endBytes);
+
+/* checkpoint_mirror_validate.c */
+
+/**
+ * virCheckpointMirrorValidate:
+ * @targetFd: (out): the target, opened and judged; -1: it is yet to be made
+ *
+ * Everything that can be refused before anything is begun.  Changes nothing.
+ * Returns: (transfer full): a record in state PREPARING, not saved yet, or NULL.
+ */
+virCheckpointJobRecord *
+virCheckpointMirrorValidate(virCheckpointOperation *operation,
+                            const virCheckpointMirrorRequest *request,
+                            int *targetFd,
+                            GError **error);
+
+/* checkpoint_mirror_steps.c */
+
+typedef enum {
+    VIR_CHECKPOINT_MIRROR_MOVED, /* call again */
+    VIR_CHECKPOINT_MIRROR_WAIT,  /* nothing to do now: poll */
+    VIR_CHECKPOINT_MIRROR_OVER,  /* the record is gone */
+    VIR_CHECKPOINT_MIRROR_RETRY, /* could not be done: later; the reason was logged */
+} virCheckpointMirrorResult;
+
+/**
+ * virCheckpointMirrorAdvance:
+ * @store: the slot; @view: fresh; NULL: the domain is gone
+ *
+ * Does the next step of the job's state.  A step looks where QEMU, libvirt and the
+ * files are before it does anything: it may be the second time.
+ */
+virCheckpointMirrorResult
+virCheckpointMirrorAdvance(virCheckpointMirror *mirror,
+                           virCheckpointStoreDomain *store,
+                           virCheckpointDomainView *view);
+
+/** Takes the slot and a view, then advances until there is something to wait for. */
+virCheckpointMirrorResult
+virCheckpointMirrorAdvanceAll(virCheckpointMirror *mirror,
+                              virCheckpointStoreDomain *store,
+                              virCheckpointDomainView *view);
+
+/** What a step needs in hand. */
+typedef struct virCheckpointMirrorStep {
+    virCheckpointMirror *mirror;
+    virCheckpointStoreDomain *store;
+    virCheckpointDomainView *view; /* or NULL */
+} virCheckpointMirrorStep;
+
+gboolean
+virCheckpointMirrorMove(const virCheckpointMirrorStep *step,
+                        virCheckpointJobState state,
+                        GError **error);
+gboolean
+virCheckpointMirrorSave(const virCheckpointMirrorStep *step, GError **error);
+/** Decides the outcome unless it is decided; @why (nullable, borrowed) goes to clients.
+ */
+void
+virCheckpointMirrorDecide(virCheckpointMirror *mirror,
+                          virCheckpointJobOutcome outcome,
+                          const GError *why);
+/** TRUE if the domain runs. */
+gboolean
+virCheckpointMirrorRunning(const virCheckpointMirrorStep *step);
+
+/* checkpoint_mirror_begin.c: from nothing to the bulk pass */
+gboolean
+virCheckpointMirrorPrepare(const virCheckpointMirrorStep *step, GError **error);
+gboolean
+virCheckpointMirrorOverlay(const virCheckpointMirrorStep *step, GError **error);
+gboolean
+virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error);
+/** Creates the checkpoint that the job was asked for and records its id. */
+gboolean
+virCheckpointMirrorMakeCheckpoint(const virCheckpointMirrorStep *step, GError **error);
+
+/* checkpoint_mirror_end.c: back to one image */
+virCheckpointMirrorResult
+virCheckpointMirrorCommit(const virCheckpointMirrorStep *step, GError **error);
+virCheckpointMirrorResult
+virCheckpointMirrorClean(const virCheckpointMirrorStep *step, GError **error);
+/** Removes the checkpoint that the job made, if there is one. */
+gboolean
+virCheckpointMirrorTakeCheckpointBack(const virCheckpointMirrorStep *step,
+                                      GError **error);
+/** Redefines a persistent domain so that no disk names @from but @to. */
+gboolean
+virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
+                             const gchar *from,
+                             const gchar *to,
+                             const gchar *format,
+                             GError **error);
+
+/* checkpoint_mirror_live.c: libvirt's own copy of the overlay, and the pivot */
+virCheckpointMirrorResult
+virCheckpointMirrorLive(const virCheckpointMirrorStep *step, GError **error);
+virCheckpointMirrorResult
+virCheckpointMirrorPivot(const virCheckpointMirrorStep *step, GError **error);
+
+/* checkpoint_mirror_jobs.c: the jobs inside, and what they leave */
+
+/** The bulk job as QEMU shows it. */
+typedef struct virCheckpointMirrorBulk {
+    gboolean present;
+    gboolean concluded;
+    gboolean ready;
+    gchar *error; /* QEMU's, when it failed */
+    guint64 curBytes;
+    guint64 endBytes;
+} virCheckpointMirrorBulk;
+
+gchar *
+virCheckpointMirrorJobName(const virCheckpointMirror *mirror);
+gchar *
+virCheckpointMirrorBitmapName(const virCheckpointMirror *mirror);
+/** @part: "t" the target's format node, "f" its file node. */
+gchar *
+virCheckpointMirrorNodeName(const virCheckpointMirror *mirror, const gchar *part);
+void
+virCheckpointMirrorBulkClear(virCheckpointMirrorBulk *bulk);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(virCheckpointMirrorBulk, virCheckpointMirrorBulkClear)
+gboolean
+virCheckpointMirrorBulkQuery(virCheckpointMonitor *monitor,
+                             const gchar *name,
+                             virCheckpointMirrorBulk *bulk,
+                             GError **error);
+/** Hands the target over and makes its nodes. */
+gboolean
+virCheckpointMirrorAttach(const virCheckpointMirrorStep *step, GError **error);
+/** Deletes the target's nodes and descriptor set, then puts the target on stable
+ * storage. */
+gboolean
+virCheckpointMirrorDetach(const virCheckpointMirrorStep *step, GError **error);
+/**
+ * Removes what the bulk pass leaves: job, nodes, descriptor set, work bitmap.
+ * @busy: (out): the job is still ending: call again.
+ */
+gboolean
+virCheckpointMirrorSweep(const virCheckpointMirrorStep *step,
+                         gboolean *busy,
+                         GError **error);
+
+/** The block job that libvirt has on the disk. */
+typedef struct virCheckpointMirrorInner {
+    gint type; /* virDomainBlockJobType, 0: none */
+    gboolean ready;
+    guint64 curBytes;
+    guint64 endBytes;
+} virCheckpointMirrorInner;
+gboolean
+virCheckpointMirrorInnerQuery(virCheckpointMirror *mirror,
+                              virDomainPtr domain,
+                              virCheckpointMirrorInner *inner,
+                              GError **error);
+
+/** Where the guest's writes go. */
+typedef struct virCheckpointMirrorWhere {
+    virCheckpointGraph *graph;
+    const virCheckpointNode *top;     /* borrowed from graph, as those below */
+    const virCheckpointNode *overlay; /* O, or NULL: not in the chain */
+    const virCheckpointNode *source;  /* S, or NULL */
+    const virCheckpointNode *dest;    /* T if it is the top */
+    gchar *known;                     /* the top's path as libvirt's live XML says */
+} virCheckpointMirrorWhere;
+void
+virCheckpointMirrorWhereClear(virCheckpointMirrorWhere *where);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(virCheckpointMirrorWhere,
+                                 virCheckpointMirrorWhereClear)
+/** Asks QEMU and libvirt; the domain runs. */
+gboolean
+virCheckpointMirrorLook(const virCheckpointMirrorStep *step,
+                        virCheckpointMirrorWhere *where,
+                        GError **error);
+/** Targets (gchar*) of all disks of the domain. */
+GPtrArray *
+virCheckpointMirrorDisks(const virCheckpointDomainView *view);
+
+/* checkpoint_mirror_watch.c: the thread of a job */
+
+/** The pool's function: works on a job until it is over or the daemon ends. */
+void
+virCheckpointMirrorThread(virCheckpointEngine *engine, gpointer data);
+/** As virCheckpointMirrorThread, but also ends when the bulk pass has begun. */
+void
+virCheckpointMirrorWork(virCheckpointMirror *mirror, gboolean untilStarted);
+/** The job is over: clients are told, the job leaves the hash. */
+void
+virCheckpointMirrorConclude(virCheckpointMirror *mirror);
+
+#endif
