@@ -153,9 +153,7 @@ virCheckpointDaemonBlockJob(const virCheckpointEngineEvent *event, gpointer data
 static gboolean
 virCheckpointDaemonStartEngine(virCheckpointDaemon *daemon)
 {
-    g_autofree gchar *path = g_uri_escape_string(daemon->backend, "/", TRUE);
-    g_autofree gchar *uri = g_strdup_printf(
-        "qemu:///%s?socket=%s", geteuid() == 0 ? "system" : "session", path);
+    g_autofree gchar *uri = virCheckpointBackendUri(daemon->backend);
     const virCheckpointEngineConfig config = {
         .uri = uri,
         .stateDir = daemon->options.stateDir,
@@ -228,6 +226,15 @@ virCheckpointDaemonDrain(virCheckpointDaemon *daemon)
     g_source_remove(wake);
 }
 
+/* The files are the supervisor's as long as there is one: it may start another worker.
+ */
+static void
+virCheckpointDaemonRemoveSockets(virCheckpointDaemon *daemon)
+{
+    if (!daemon->options.supervise || virCheckpointSupervisorIsOrphan())
+        virCheckpointListenerRemoveFiles(daemon->listener);
+}
+
 static int
 virCheckpointDaemonServe(virCheckpointDaemon *daemon)
 {
@@ -248,7 +255,7 @@ virCheckpointDaemonServe(virCheckpointDaemon *daemon)
         g_timeout_add(250, virCheckpointDaemonIdle, daemon);
 
     if (!virCheckpointDaemonStartEngine(daemon)) {
-        virCheckpointListenerRemoveFiles(daemon->listener);
+        virCheckpointDaemonRemoveSockets(daemon);
         g_main_loop_unref(daemon->loop);
         return EXIT_DRIVER;
     }
@@ -258,8 +265,7 @@ virCheckpointDaemonServe(virCheckpointDaemon *daemon)
     g_main_loop_run(daemon->loop);
 
     virCheckpointGatewayStopAccepting(daemon->gateway);
-    if (!daemon->options.supervise || virCheckpointSupervisorIsOrphan())
-        virCheckpointListenerRemoveFiles(daemon->listener);
+    virCheckpointDaemonRemoveSockets(daemon);
     virCheckpointDaemonDrain(daemon);
     virCheckpointGatewayCloseClients(daemon->gateway);
     virCheckpointDispatchFree(g_steal_pointer(&daemon->dispatch));
