@@ -20,6 +20,7 @@
 
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
+#include <string.h>
 
 /** Answers with checkpoint @name of the domain as it is now called. */
 static void
@@ -33,6 +34,30 @@ virCheckpointDispatchReplyCheckpoint(virCheckpointCall *call,
     if (virCheckpointCallDomain(call, given->uuid, &now))
         reply.dom = now.dom;
     virCheckpointCallReply(virCheckpointProtoCheckpoint, call, &reply);
+}
+
+/** The part of libvirt from which such an error of a create comes. */
+static gint
+virCheckpointDispatchCreateFrom(const GError *error)
+{
+    switch (error->code) {
+    case VIR_ERR_XML_ERROR:
+        return strstr(error->message, "root element") ? VIR_CHECKPOINT_FROM_XML
+                                                      : VIR_CHECKPOINT_FROM_CHECKPOINT;
+    case VIR_ERR_XML_DETAIL:
+        return VIR_CHECKPOINT_FROM_CHECKPOINT;
+    case VIR_ERR_CONFIG_UNSUPPORTED:
+        /* Of the XML's list of disks; not of what a disk can hold. */
+        return g_str_has_prefix(error->message, "checkpoint for disk")
+                   ? VIR_CHECKPOINT_FROM_QEMU
+                   : VIR_CHECKPOINT_FROM_CHECKPOINT;
+    case VIR_ERR_OPERATION_FAILED:
+        return g_str_has_suffix(error->message, "already exists")
+                   ? VIR_CHECKPOINT_FROM_DOMAIN
+                   : VIR_CHECKPOINT_FROM_QEMU;
+    default:
+        return VIR_CHECKPOINT_FROM_QEMU;
+    }
 }
 
 void
@@ -69,12 +94,7 @@ virCheckpointDispatchCheckpointCreate(virCheckpointCall *call)
         virCheckpointCallForward(call);
         return;
     }
-    virCheckpointCallFailError(call,
-                               error->code == VIR_ERR_XML_ERROR ||
-                                       error->code == VIR_ERR_XML_DETAIL
-                                   ? VIR_CHECKPOINT_FROM_CHECKPOINT
-                                   : VIR_CHECKPOINT_FROM_QEMU,
-                               error);
+    virCheckpointCallFailError(call, virCheckpointDispatchCreateFrom(error), error);
 }
 
 /**

@@ -1,0 +1,124 @@
+"""The extended calls: what a client of libvirt's API sees through us, beside stock."""
+
+import libvirt
+
+from lib.domain import MIB, VM
+
+C = '<domaincheckpoint><name>{}</name></domaincheckpoint>'
+
+
+def outcome(call, *args):
+    """What the call returns, or the code, domain, level and first line of its error."""
+    try:
+        return call(*args)
+    except libvirt.libvirtError as error:
+        return (error.get_error_code(), error.get_error_domain(),
+                error.get_error_level(), error.get_error_message().split('\n')[0])
+
+
+def names(call, *args):
+    """The names of a list, sorted: without a flag the order is nobody's promise."""
+    found = outcome(call, *args)
+    if isinstance(found, tuple):
+        return found
+    return sorted(checkpoint.getName() for checkpoint in found)
+
+
+def checkpoint_calls(dom):
+    """Checkpoint calls in every way that flags, names and order can be wrong."""
+    seen = []
+
+    def note(what, value):
+        seen.append((what, value))
+
+    create = dom.checkpointCreateXML
+    for xml in ('<x/>', '<domaincheckpoint>', ''):
+        note(xml, outcome(create, xml, 0))
+    for flags in (1, 3, 4, 5, 6, 8, 1 << 20):
+        note(f'create with flags {flags}', outcome(create, '<x/>', flags))
+    note('create with an unknown disk', outcome(
+        create, '<domaincheckpoint><disks><disk name="vdz"/></disks></domaincheckpoint>',
+        0))
+    note('an empty list', names(dom.listAllCheckpoints, 0))
+    for name in ('a', 'b', 'c'):
+        note(name, create(C.format(name), 0).getName())
+    note('again', outcome(create, C.format('a'), 0))
+    for flags in (0, 1, 2, 3, 4, 8, 12, 16, 1 << 20):
+        note(f'list {flags}', names(dom.listAllCheckpoints, flags))
+    note('in order', [c.getName() for c in dom.listAllCheckpoints(2)])
+    for name in ('a', 'b', 'c'):
+        checkpoint = dom.checkpointLookupByName(name)
+        for flags in (0, 1, 2, 4, 5, 8, 9, 16):
+            note(f'children of {name} {flags}', names(checkpoint.listAllChildren, flags))
+        note('parent', outcome(lambda c=checkpoint: c.getParent().getName()))
+        note('parent flags', outcome(checkpoint.getParent, 1))
+        for flags in (8, 16):
+            note('xml flags', outcome(checkpoint.getXMLDesc, flags))
+        for flags in (5, 7, 8):
+            note('delete flags', outcome(checkpoint.delete, flags))
+    note('lookup', outcome(dom.checkpointLookupByName, 'no-such', 0))
+    note('lookup flags', outcome(dom.checkpointLookupByName, 'a', 1))
+    stale = dom.checkpointLookupByName('b')
+    note('delete', outcome(stale.delete, 0))
+    for call in (stale.delete, stale.getXMLDesc, stale.getParent, stale.listAllChildren):
+        note('of a deleted one', outcome(call, 0))
+    note('moved up', dom.checkpointLookupByName('c').getParent().getName())
+    note('children only', outcome(dom.checkpointLookupByName('a').delete, 4))
+    note('left', names(dom.listAllCheckpoints, 0))
+    return seen
+
+
+def read_only_calls(dom):
+    """What a read-only connection may do, and may not."""
+    checkpoint = dom.checkpointLookupByName('a')
+    seen = [outcome(dom.checkpointCreateXML, C.format('x'), 0),
+            outcome(checkpoint.delete, 0),
+            outcome(dom.blockJobAbort, 'vda', 0),
+            outcome(dom.blockCopy, 'vda', '<disk/>', {'bitmap': 'a'}, 2),
+            outcome(dom.undefineFlags, 16),
+            names(dom.listAllCheckpoints, 0),
+            names(checkpoint.listAllChildren, 0),
+            outcome(checkpoint.getParent)]
+    for flags in (1, 3, 5, 9):
+        seen.append(outcome(checkpoint.getXMLDesc, flags))
+    seen.append('<name>a</name>' in checkpoint.getXMLDesc(2))
+    return seen
+
+
+def beside(host, call):
+    """call() on a guest through stock libvirt, and on one through us: both results."""
+    stock = VM(host, name='stock')
+    ours = VM(host, name='ours')
+    host.start_daemon()
+    results = []
+    for vm, through in ((stock, False), (ours, True)):
+        dom = host.connect(ours=through).lookupByName(vm.name)
+        seen = call(dom)
+        results.append([repr(item).replace(vm.name, 'NAME').replace(vm.uuid, 'UUID')
+                        for item in seen])
+    return results
+
+
+def test_checkpoint_calls_answer_as_stock(host):
+    """Flags, lists, errors with code, domain and text are those of stock libvirt."""
+    stock, ours = beside(host, checkpoint_calls)
+    differ = [(one, other) for one, other in zip(stock, ours) if one != other]
+    assert not differ and len(stock) == len(ours), differ
+
+
+def test_read_only_connections(host):
+    """Read-only connections read and are refused the rest in libvirt's words."""
+    results = []
+    for name, through in (('stock', False), ('ours', True)):
+        vm = VM(host, name=name)
+        if through:
+            host.start_daemon()
+        host.connect(ours=through).lookupByName(name).checkpointCreateXML(C.format('a'))
+        conn = host.connect(ours=through, readonly=True)
+        results.append(read_only_calls(conn.lookupByName(name)))
+        flagged = libvirt.openReadOnly(host.uri(ours=through))
+        results.append(read_only_calls(flagged.lookupByName(name)))
+        flagged.close()
+        assert vm.dom.listAllCheckpoints() == [] or not through
+    assert results[0] == results[2], (results[0], results[2])
+    assert results[1] == results[3], (results[1], results[3])
