@@ -1,8 +1,16 @@
 """The extended calls: what a client of libvirt's API sees through us, beside stock."""
 
+import json
+import os
+import signal
+import subprocess
+
 import libvirt
 
+from lib import paths
 from lib.domain import MIB, VM
+from lib.host import Process, wait_for
+from lib.runner import Skip
 
 C = '<domaincheckpoint><name>{}</name></domaincheckpoint>'
 
@@ -122,3 +130,111 @@ def test_read_only_connections(host):
         assert vm.dom.listAllCheckpoints() == [] or not through
     assert results[0] == results[2], (results[0], results[2])
     assert results[1] == results[3], (results[1], results[3])
+
+
+RULES = '''polkit.addRule(function(action, subject) {
+    if (action.id.indexOf('org.libvirt.') != 0)
+        return polkit.Result.NOT_HANDLED;
+    var name = action.lookup('domain_name') || '';
+    return name.indexOf('no-') == 0 && action.id == 'org.libvirt.api.domain.' + name.slice(3)
+        ? polkit.Result.NO : polkit.Result.YES;
+});
+'''
+RIGHTS = ('checkpoint', 'block-write', 'read', 'getattr', 'fs-freeze')
+# Run as an ordinary user: polkit lets root do everything.
+CALLS = '''
+import json, sys, libvirt
+libvirt.registerErrorHandler(lambda *_: None, None)
+conn = libvirt.open(sys.argv[1])
+seen = {}
+def note(domain, what, call, *args):
+    try:
+        call(*args)
+        seen[domain + ' ' + what] = 0
+    except libvirt.libvirtError as error:
+        seen[domain + ' ' + what] = error.get_error_code()
+for line in sys.argv[2:]:
+    name, uuid = line.split('=')
+    try:
+        dom = conn.lookupByUUIDString(uuid)
+    except libvirt.libvirtError as error:
+        seen[name + ' lookup'] = error.get_error_code()
+        continue
+    xml = '<domaincheckpoint><name>{}</name></domaincheckpoint>'
+    note(name, 'create', dom.checkpointCreateXML, xml.format('made'), 0)
+    note(name, 'quiesce', dom.checkpointCreateXML, xml.format('a'), 2)
+    note(name, 'list', dom.listAllCheckpoints, 0)
+    try:
+        a = dom.checkpointLookupByName('a')
+        note(name, 'xml', a.getXMLDesc, 0)
+        note(name, 'children', a.listAllChildren, 0)
+        note(name, 'delete', a.delete, 0)
+    except libvirt.libvirtError as error:
+        seen[name + ' look up'] = error.get_error_code()
+    note(name, 'copy', dom.blockCopy, 'vdz', '<disk/>', {'checkpoint': 'c'}, 0)
+print(json.dumps(seen))
+'''
+
+
+def start_polkit(host):
+    """A bus and polkit with our rules, in this mount namespace; returns them."""
+    polkitd = '/usr/lib/polkit-1/polkitd'
+    if not host.system or not paths.program('dbus-daemon') or \
+            not os.access(polkitd, os.X_OK):
+        raise Skip('needs root, dbus-daemon and polkitd')
+    rules = os.path.join(host.work, 'lib', 'rules.d')
+    os.makedirs(rules, exist_ok=True)
+    with open(os.path.join(rules, '00-test.rules'), 'w') as file:
+        file.write(RULES)
+    for path in (host.work, os.path.join(host.work, 'lib'), rules):
+        os.chmod(path, 0o755)
+    subprocess.run(['mount', '--bind', rules, '/etc/polkit-1/rules.d'], check=True)
+    os.makedirs('/run/dbus', exist_ok=True)
+    bus = Process('dbus-daemon', os.path.join(host.logs, 'dbus.log'))
+    bus.start([paths.program('dbus-daemon'), '--system', '--nofork', '--nopidfile'])
+    wait_for(lambda: os.path.exists('/run/dbus/system_bus_socket'), 'the bus is there')
+    polkit = Process('polkitd', os.path.join(host.logs, 'polkitd.log'))
+    polkit.start([polkitd, '--no-debug'])
+    names = ['dbus-send', '--system', '--print-reply', '--dest=org.freedesktop.DBus', '/',
+             'org.freedesktop.DBus.ListNames']
+    wait_for(lambda: b'PolicyKit1' in subprocess.run(names, capture_output=True,
+                                                     check=False).stdout, 'polkit is there')
+    return polkit, bus
+
+
+def test_rights_are_asked_of_libvirt(host):
+    """Whom libvirt's access control denies one right is denied just the calls of it."""
+    helpers = start_polkit(host)
+    try:
+        with open(os.path.join(host.config, 'libvirtd.conf'), 'a') as conf:
+            conf.write('access_drivers = ["polkit"]\n')
+        host.restart_libvirtd()
+        host.start_daemon()
+        conn = host.connect(ours=True)
+        guests = {}
+        for name in [f'no-{right}' for right in RIGHTS] + ['all']:
+            guests[name] = VM(host, name=name, disks={'vda': MIB})
+            conn.lookupByName(name).checkpointCreateXML(C.format('a'))
+        done = subprocess.run(
+            ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups',
+             '/usr/bin/python3', '-c', CALLS, host.uri(ours=True),
+             *(f'{name}={vm.uuid}' for name, vm in guests.items())],
+            capture_output=True, text=True, timeout=60, check=False,
+            env={'PATH': os.environ['PATH'], 'HOME': '/nonexistent'})
+        assert done.returncode == 0, done.stderr
+        seen = json.loads(done.stdout)
+        denied = {what for what, code in seen.items()
+                  if code == libvirt.VIR_ERR_ACCESS_DENIED}
+        assert denied == {
+            'no-checkpoint create', 'no-checkpoint quiesce', 'no-checkpoint delete',
+            'no-block-write copy', 'no-read list', 'no-read look up',
+            'no-getattr lookup', 'no-fs-freeze quiesce'}, seen
+        for name in guests:
+            left = {c.getName() for c in conn.lookupByName(name).listAllCheckpoints()}
+            assert ('made' in left) == (name not in ('no-checkpoint', 'no-getattr')), name
+            kept = name in ('no-checkpoint', 'no-read', 'no-getattr')
+            assert ('a' in left) == kept, (name, left)
+    finally:
+        host.stop_daemon()
+        for helper in helpers:
+            helper.end(signal.SIGTERM)
