@@ -160,6 +160,24 @@ def test_the_daemon_is_started_on_demand(host):
     expect(run('list'), 0, None, '')
 
 
+def test_a_daemon_in_front_of_libvirt_is_found(host):
+    """Under the name of virtqemud's socket the daemon is used, not started again; a
+    libvirt daemon there is not taken for it."""
+    fake = Fake(host)
+    usual, host.front = host.front, os.path.join(host.run, 'virtqemud-sock')
+    kind = 'system' if host.system else 'session'
+    host.start_daemon()
+    for options, suffix in ((), ''), (('-r',), '-ro'):
+        expect(run(*options, 'checkpoint-list', 'vm', env=fake.env), 7)
+        want = f'default=qemu:///{kind}?socket={host.front}{suffix}'
+        assert fake.words()[-1] == want, fake.words()
+    assert not accepts(usual)
+    host.stop_daemon()
+    os.symlink(host.backend, host.front)
+    expect(run('checkpoint-list', 'vm', env=fake.env), 7)
+    assert fake.words()[-1] == f'default=qemu:///{kind}?socket={usual}', fake.words()
+
+
 def test_the_daemon_gets_its_options(host):
     """VIRT_CHECKPOINTD, _SOCKET, _BACKEND and _STATE say what is started and how."""
     fake = Fake(host)

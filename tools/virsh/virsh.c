@@ -66,7 +66,7 @@ virCheckpointVirshRouteOf(const virCheckpointVirshArgs *args)
 /* Whether the gateway on @route can be used.  Behind ssh nothing can be started, and
  * nobody knows whether it is there before it has been tried. */
 static gboolean
-virCheckpointVirshReach(const virCheckpointVirshRoute *route,
+virCheckpointVirshReach(virCheckpointVirshRoute *route,
                         const virCheckpointVirshArgs *args,
                         GError **error)
 {

@@ -38,12 +38,14 @@
 #define VIRSH_OTHER_USEC ((gint64)1 * G_USEC_PER_SEC)
 #define VIRSH_STEP_USEC ((gulong)20 * 1000)
 
-/* Returns: 0 if a connection to @path is accepted, or errno. */
+/* Returns: 0 if a connection to @path is accepted, or errno; @peer: (out) (optional):
+ * who made the socket. */
 static int
-virCheckpointVirshDaemonConnect(const gchar *path)
+virCheckpointVirshDaemonConnect(const gchar *path, struct ucred *peer)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     VIR_CHECKPOINT_AUTOFD int fd = -1;
+    socklen_t size = sizeof(*peer);
 
     if (g_strlcpy(address.sun_path, path, sizeof(address.sun_path)) >=
         sizeof(address.sun_path))
@@ -51,7 +53,27 @@ virCheckpointVirshDaemonConnect(const gchar *path)
     if ((fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0 ||
         connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
         return errno;
+    if (peer && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, &size) < 0)
+        return errno;
     return 0;
+}
+
+/* The socket that libvirt's clients try first, if it is our daemon that has it. */
+static gchar *
+virCheckpointVirshDaemonInFront(const gchar *folder)
+{
+    g_autofree gchar *path = g_build_filename(folder, "virtqemud-sock", NULL);
+    g_autofree gchar *file = NULL;
+    g_autofree gchar *name = NULL;
+    struct ucred peer = {0};
+
+    if (virCheckpointVirshDaemonConnect(path, &peer) != 0)
+        return NULL;
+    file = g_strdup_printf("/proc/%d/comm", (int)peer.pid);
+    if (!g_file_get_contents(file, &name, NULL, NULL) ||
+        !g_str_equal(g_strchomp(name), VIRSH_DAEMON))
+        return NULL;
+    return g_steal_pointer(&path);
 }
 
 gchar *
@@ -178,7 +200,7 @@ virCheckpointVirshDaemonWait(const gchar *answers, GPid pid)
     gint64 deadline = g_get_monotonic_time() + VIRSH_WAIT_USEC;
     gboolean ended = FALSE;
 
-    while (virCheckpointVirshDaemonConnect(answers) != 0) {
+    while (virCheckpointVirshDaemonConnect(answers, NULL) != 0) {
         if (!ended && virCheckpointVirshDaemonEnded(pidFd, pid)) {
             ended = TRUE;
             deadline = MIN(deadline, g_get_monotonic_time() + VIRSH_OTHER_USEC);
@@ -221,13 +243,18 @@ virCheckpointVirshDaemonStart(const virCheckpointVirshRoute *route, GError **err
 }
 
 gboolean
-virCheckpointVirshDaemonEnsure(const virCheckpointVirshRoute *route, GError **error)
+virCheckpointVirshDaemonEnsure(virCheckpointVirshRoute *route, GError **error)
 {
     g_autofree gchar *folder = g_path_get_dirname(route->socketPath);
-    int code = virCheckpointVirshDaemonConnect(route->answers);
+    g_autofree gchar *front = NULL;
+    int code = virCheckpointVirshDaemonConnect(route->answers, NULL);
 
     if (code == 0)
         return TRUE;
+    if (!route->chosen && (front = virCheckpointVirshDaemonInFront(folder))) {
+        virCheckpointVirshRouteMove(route, front);
+        return TRUE;
+    }
     if (code != ENOENT && code != ECONNREFUSED) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED, "%s",
                     g_strerror(code));

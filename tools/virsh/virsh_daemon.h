@@ -16,14 +16,15 @@
  * virCheckpointVirshDaemonEnsure:
  * @route: a LOCAL one
  *
- * Returns at once if something accepts connections on the socket of @route; else
- * starts virtcheckpointd, which then leaves by itself when idle for two minutes, and
- * waits for it, ten seconds at most.
+ * Returns at once if something accepts connections on the socket of @route, or if the
+ * daemon sits in front of libvirt, under the name of virtqemud's socket: then @route is
+ * moved there.  Else starts virtcheckpointd, which then leaves by itself when idle for
+ * two minutes, and waits for it, ten seconds at most.
  *
  * Returns: TRUE, or FALSE with @error: why there is no daemon.
  */
 gboolean
-virCheckpointVirshDaemonEnsure(const virCheckpointVirshRoute *route, GError **error);
+virCheckpointVirshDaemonEnsure(virCheckpointVirshRoute *route, GError **error);
 
 /**
  * virCheckpointVirshDaemonFind:

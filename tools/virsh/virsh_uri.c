@@ -188,6 +188,19 @@ virCheckpointVirshRouteSocket(const virCheckpointVirshHost *host, gboolean sessi
     return g_strdup(VIR_CHECKPOINT_RUNSTATEDIR VIRSH_SOCKET_NAME);
 }
 
+void
+virCheckpointVirshRouteMove(virCheckpointVirshRoute *route, const gchar *socketPath)
+{
+    gchar *copy = g_strdup(socketPath);
+
+    g_free(route->socketPath);
+    g_free(route->answers);
+    g_free(route->uri);
+    route->socketPath = copy;
+    route->answers = g_strconcat(copy, route->readonly ? "-ro" : "", NULL);
+    route->uri = virCheckpointVirshUriAdd(route->given, route->answers);
+}
+
 virCheckpointVirshRoute *
 virCheckpointVirshRouteNew(const gchar *uri, const virCheckpointVirshHost *host)
 {
@@ -195,10 +208,12 @@ virCheckpointVirshRouteNew(const gchar *uri, const virCheckpointVirshHost *host)
     gsize placeLength = strcspn(uri, "?#");
     g_autofree gchar *place = g_strndup(uri, placeLength);
     g_autofree gchar *query = NULL;
-    g_autofree gchar *remote = NULL;
-    const gchar *suffix = host->readonly ? "-ro" : "";
+    g_autofree gchar *path = NULL;
     gboolean session = FALSE;
 
+    route->given = g_strdup(uri);
+    route->readonly = host->readonly;
+    route->chosen = host->socketPath && *host->socketPath;
     if (uri[placeLength] == '?')
         query = g_strndup(uri + placeLength + 1, strcspn(uri + placeLength + 1, "#"));
     if (!query || !(virCheckpointVirshUriHas(query, "socket", NULL) ||
@@ -207,14 +222,13 @@ virCheckpointVirshRouteNew(const gchar *uri, const virCheckpointVirshHost *host)
 
     switch (route->kind) {
     case VIR_CHECKPOINT_VIRSH_ROUTE_LOCAL:
-        route->socketPath = virCheckpointVirshRouteSocket(host, session);
-        route->answers = g_strconcat(route->socketPath, suffix, NULL);
-        route->uri = virCheckpointVirshUriAdd(uri, route->answers);
+        path = virCheckpointVirshRouteSocket(host, session);
+        virCheckpointVirshRouteMove(route, path);
         break;
     case VIR_CHECKPOINT_VIRSH_ROUTE_SSH:
-        remote =
-            g_strconcat(VIR_CHECKPOINT_RUNSTATEDIR VIRSH_SOCKET_NAME, suffix, NULL);
-        route->uri = virCheckpointVirshUriAdd(uri, remote);
+        path = g_strconcat(VIR_CHECKPOINT_RUNSTATEDIR VIRSH_SOCKET_NAME,
+                           host->readonly ? "-ro" : "", NULL);
+        route->uri = virCheckpointVirshUriAdd(uri, path);
         break;
     case VIR_CHECKPOINT_VIRSH_ROUTE_NONE:
     case VIR_CHECKPOINT_VIRSH_ROUTE_LAST:
@@ -229,6 +243,7 @@ virCheckpointVirshRouteFree(virCheckpointVirshRoute *route)
 {
     if (!route)
         return;
+    g_free(route->given);
     g_free(route->uri);
     g_free(route->socketPath);
     g_free(route->answers);

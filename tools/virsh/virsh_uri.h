@@ -19,9 +19,12 @@ typedef enum {
 
 typedef struct {
     virCheckpointVirshRouteKind kind;
+    gchar *given;      /* the URI as it was */
     gchar *uri;        /* to open; rewritten unless kind is NONE */
     gchar *socketPath; /* LOCAL: the daemon's read-write socket */
     gchar *answers;    /* LOCAL: the socket that @uri names: @socketPath, or its -ro */
+    gboolean readonly;
+    gboolean chosen; /* VIRT_CHECKPOINT_SOCKET says where the daemon is */
 } virCheckpointVirshRoute;
 
 /** What the routing depends on; strings are borrowed, NULL when not set. */
@@ -59,6 +62,10 @@ virCheckpointVirshUriDefault(const gchar *given,
  */
 virCheckpointVirshRoute *
 virCheckpointVirshRouteNew(const gchar *uri, const virCheckpointVirshHost *host);
+
+/** Leads a LOCAL route to another read-write socket, or the -ro beside it. */
+void
+virCheckpointVirshRouteMove(virCheckpointVirshRoute *route, const gchar *socketPath);
 void
 virCheckpointVirshRouteFree(virCheckpointVirshRoute *route);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointVirshRoute, virCheckpointVirshRouteFree)
