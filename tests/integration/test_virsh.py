@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import time
 from lib import paths
 from lib.domain import MIB, VM
 from lib.host import wait_for
+from lib.images import expect_content
 from lib.runner import Skip
 
 FAKE_STOCK = '''#!/bin/sh
@@ -51,6 +53,8 @@ class Fake:
         self.folder = os.path.join(host.work, 'fake')
         self.log = os.path.join(host.work, 'fake.log')
         script(os.path.join(self.folder, 'virsh'), FAKE_STOCK)
+        if os.path.exists(self.log):
+            os.unlink(self.log)
         self.env = {'FAKE_LOG': self.log,
                     'PATH': self.folder + ':' + os.environ.get('PATH', '/usr/bin:/bin')}
 
@@ -322,3 +326,92 @@ def test_a_host_behind_ssh(host):
     expect(run('-q', '-c', uri, 'list', '--all', '--name'), 0, 'vm\n', '')
     done = run('-c', uri, 'blockcopy', 'nosuch', 'vda', '/x', '--checkpoint', 'c1')
     expect(done, 1, '\n', "error: failed to get domain 'nosuch'\n")
+
+
+def replica_xml(host, name='replica', fmt='qcow2'):
+    """(file of the copy's XML, file of the copy)."""
+    target = os.path.join(host.images, f'{name}.{fmt}')
+    xml = os.path.join(host.work, f'{name}.xml')
+    with open(xml, 'w') as out:
+        out.write(f"<disk type='file'><source file='{target}'/><driver type='{fmt}'/>"
+                  "</disk>\n")
+    return xml, target
+
+
+def test_the_commands_of_the_readme(host):
+    """Full copy with checkpoint, incremental with finish, incremental with pivot: each
+    replica is the disk at its moment, and the lines are stock's."""
+    vm = VM(host)
+    host.start_daemon()
+    xml, target = replica_xml(host)
+    vm.write(0, 8 * MIB, 1)
+    expect(run('blockcopy', 'vm', 'vda', '--xml', xml, '--checkpoint', 'c1', '--wait',
+               '--finish'), 0, '\nSuccessfully copied\n', '')
+    expect_content(target, vm.disks['vda'].model, 'full copy')
+    vm.write(4 * MIB, MIB, 2)
+    vm.zero(5 * MIB + 512, 1024)
+    done = run('blockcopy', 'vm', 'vda', '--xml', xml, '--reuse-external', '--bitmap', 'c1',
+               '--checkpoint', 'c2', '--wait', '--verbose', '--finish')
+    expect(done, 0, '\nSuccessfully copied\n')
+    lines = done.stderr.split('\n')  # text mode reads '\r' as a line's end
+    assert lines[0] == '' and lines[-1] == 'Block Copy: [100 %]', lines
+    assert all(re.fullmatch(r'Block Copy: \[[ 0-9]{3} %\]', line) for line in lines[1:])
+    expect_content(target, vm.disks['vda'].model, 'incremental copy')
+    vm.write(6 * MIB, MIB, 3)
+    done = run('blockcopy', 'vm', 'vda', '--xml', xml, '--reuse-external', '--bitmap', 'c2',
+               '--wait', '--verbose', '--pivot')
+    expect(done, 0, '\nSuccessfully pivoted\n')
+    assert vm.source() == target and vm.source(inactive=True) == target
+    vm.write(7 * MIB, MIB, 4)
+    vm.verify()
+    expect(run('checkpoint-create-as', 'vm', 'c3'), 0)
+    expect(run('-q', 'checkpoint-list', 'vm', '--name'), 0, 'c1\nc2\nc3\n', '')
+    vm.destroy()
+    expect_content(target, vm.disks['vda'].model, 'disk after the pivot')
+
+
+def test_without_wait_and_to_the_mirroring_phase(host):
+    """--bitmap alone starts; --wait ends at READY; blockjob sees and ends the job."""
+    vm = VM(host)
+    host.start_daemon()
+    xml, target = replica_xml(host)
+    vm.write(0, MIB, 1)
+    expect(run('blockcopy', 'vm', 'vda', '--xml', xml, '--checkpoint', 'c1', '--finish'), 0)
+    vm.write(MIB, MIB, 2)
+    words = ('blockcopy', 'vm', 'vda', '--xml', xml, '--reuse-external', '--bitmap', 'c1')
+    expect(run(*words), 0, 'Block Copy started\n', '')
+    wait_for(lambda: 'Block Copy: [100 %]' in run('blockjob', 'vm', 'vda').stdout +
+             run('blockjob', 'vm', 'vda').stderr, 'the job is ready')
+    again = run(*words)
+    expect(again, 1, '\n')
+    assert again.stderr.startswith('error: '), again.stderr
+    expect(run('blockjob', 'vm', 'vda', '--abort'), 0)
+    expect_content(target, vm.disks['vda'].model, 'after the abort')
+    vm.write(2 * MIB, MIB, 3)
+    expect(run(*words, '--wait'), 0, '\nNow in mirroring phase\n', '')
+    vm.write(3 * MIB, MIB, 4)
+    expect(run('blockjob', 'vm', 'vda', '--pivot'), 0)
+    assert vm.source() == target
+    vm.verify()
+
+
+def test_ctrl_c_and_timeout_stop_the_job(host):
+    """The job is aborted, the last line says so, the status is 1, the disk is whole."""
+    vm = VM(host)
+    host.start_daemon()
+    xml, target = replica_xml(host)
+    vm.write(0, 32 * MIB, 1)
+    words = ('blockcopy', 'vm', 'vda', '--xml', xml, '--checkpoint', 'c1', '--bandwidth',
+             '1', '--finish')
+    expect(run(*words, '--timeout', '1'), 1, '\nCopy aborted\n', '')
+    if os.path.exists(target):
+        os.unlink(target)
+    waiting = subprocess.Popen([paths.VIRSH, *words], stdout=subprocess.PIPE, text=True,
+                               stderr=subprocess.PIPE, env=ENV)
+    wait_for(lambda: vm.dom.isActive() and run('blockjob', 'vm', 'vda').stderr, 'a job')
+    waiting.send_signal(signal.SIGINT)
+    out, err = waiting.communicate(timeout=60)
+    assert (waiting.returncode, out, err) == (1, '\nCopy aborted\n', ''), (out, err)
+    wait_for(lambda: vm.source() == vm.disks['vda'].path, 'the overlay is gone')
+    vm.verify()
+    assert run('-q', 'checkpoint-list', 'vm', '--name').stdout == ''
