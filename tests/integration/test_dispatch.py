@@ -7,9 +7,10 @@ import subprocess
 
 import libvirt
 
-from lib import paths
+from lib import paths, rpc
 from lib.domain import MIB, VM
 from lib.host import Process, wait_for
+from lib.jobs import Events, start_copy, target_xml, wait_end, wait_ready
 from lib.runner import Skip
 
 C = '<domaincheckpoint><name>{}</name></domaincheckpoint>'
@@ -238,3 +239,165 @@ def test_rights_are_asked_of_libvirt(host):
         host.stop_daemon()
         for helper in helpers:
             helper.end(signal.SIGTERM)
+
+
+def test_a_mirror_is_one_copy_job(host):
+    """Information, speed, events and aborts are those of one copy, whatever runs inside."""
+    vm = VM(host, disks={'vda': 32 * MIB})
+    vm.write(0, 8 * MIB, 5)
+    host.start_daemon()
+    conn = host.connect(ours=True)
+    dom = conn.lookupByName('vm')
+    events = Events(conn)
+    path = os.path.join(host.images, 'copy.qcow2')
+    start_copy(dom, 'vda', path, checkpoint='a', bandwidth=MIB)
+    info = dom.blockJobInfo('vda', 0)
+    assert (info['type'], info['bandwidth']) == (2, 1), info
+    dom.blockJobSetSpeed('vda', 3 * MIB, 1)
+    assert dom.blockJobInfo('vda', 1)['bandwidth'] == 3 * MIB
+    assert dom.blockJobInfo('vda', 0)['bandwidth'] == 3
+    dom.blockJobSetSpeed('vda', 0)
+    wait_ready(events, 'vda')
+    info = dom.blockJobInfo('vda', 0)
+    assert info['type'] == 2 and info['cur'] == info['end'], info
+    dom.blockJobAbort('vda', 0)
+    assert events.wait('vda', 'canceled') and dom.blockJobInfo('vda', 0) == {}
+    vm.write(MIB, MIB, 6)
+    start_copy(dom, 'vda', path, bitmap='a', checkpoint='b', finish=True)
+    wait_end(events, dom, 'vda')
+    start_copy(dom, 'vda', path, bitmap='b')
+    wait_ready(events, 'vda')
+    dom.blockJobAbort('vda', libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    wait_end(events, dom, 'vda')
+    assert not events.seen() and vm.source() == path
+    assert names(dom.listAllCheckpoints, 0) == ['a', 'b']
+    stock = outcome(vm.dom.blockJobAbort, 'vda', 0)
+    assert outcome(dom.blockJobAbort, 'vda', 0) == stock, stock
+
+
+def guarded_calls(vm, dom):
+    """What libvirt refuses, or not, of a domain whose disk vda has a copy job."""
+    snapshot = ('<domainsnapshot><disks><disk name="{}" snapshot="external"/>'
+                '<disk name="{}" snapshot="no"/></disks></domainsnapshot>')
+    backup = '<domainbackup><disks><disk name="{}" type="file"/></disks></domainbackup>'
+    device = ('<disk type="file" device="disk"><driver name="qemu" type="qcow2"/>'
+              '<source file="{}"/><target dev="{}" bus="virtio"/></disk>')
+    disk = device.format(vm.disks['vda'].path, 'vda')
+    copy = target_xml(os.path.join(vm.host.images, 'other.qcow2'))
+    return [
+        outcome(dom.blockCopy, 'vda', copy, None, 4),
+        outcome(dom.blockPull, 'vda', 0, 0),
+        outcome(dom.blockRebase, 'vda', None, 0, 0),
+        outcome(dom.snapshotCreateXML, '<domainsnapshot/>', 16),
+        outcome(dom.snapshotCreateXML, snapshot.format('vda', 'vdb'), 16),
+        isinstance(outcome(dom.snapshotCreateXML, snapshot.format('vdb', 'vda'), 16 | 64),
+                   libvirt.virDomainSnapshot),
+        outcome(dom.backupBegin, backup.format('vda'), None),
+        outcome(dom.detachDevice, disk),
+        outcome(dom.detachDeviceFlags, disk, 1),
+        outcome(dom.detachDeviceAlias, 'virtio-disk0', 1),
+        outcome(dom.managedSave, 0),
+        outcome(dom.save, '/nonexistent/image'),
+        outcome(dom.detachDeviceFlags, device.format('/none', 'vdx'), 1),
+        outcome(dom.blockJobAbort, 'vdb', 0),
+        outcome(dom.blockJobInfo, 'vdb', 0),
+        outcome(dom.blockJobInfo, 'vdx', 0),
+    ]
+
+
+def test_a_mirrored_disk_is_guarded(host):
+    """What libvirt refuses of a disk with a copy job it is refused with a mirror, too."""
+    disks = {'vda': 16 * MIB, 'vdb': 16 * MIB}
+    stock = VM(host, name='stock', disks=disks)
+    stock.dom.blockCopy('vda', target_xml(os.path.join(host.images, 'stock.qcow2')), None,
+                        libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
+    want = guarded_calls(stock, stock.dom)
+    stock.dom.blockJobAbort('vda', 0)
+    ours = VM(host, name='ours', disks=disks)
+    ours.write(0, 8 * MIB, 1)
+    host.start_daemon()
+    conn = host.connect(ours=True)
+    dom = conn.lookupByName('ours')
+    events = Events(conn)
+    # In the bulk pass, of which libvirt knows nothing, and when libvirt mirrors.
+    start_copy(dom, 'vda', os.path.join(host.images, 'ours.qcow2'), checkpoint='a',
+               bandwidth=MIB)
+    for ready in (False, True):
+        if ready:
+            dom.blockJobSetSpeed('vda', 0)
+            wait_ready(events, 'vda')
+        got = guarded_calls(ours, dom)
+        differ = [pair for pair in zip(want, got) if pair[0] != pair[1]]
+        assert not differ, (ready, differ)
+    refused = outcome(dom.blockResize, 'vda', 32 * MIB, 1)
+    assert refused[0] == libvirt.VIR_ERR_BLOCK_COPY_ACTIVE, refused
+    dom.blockJobAbort('vda', 0)
+    dom.blockResize('vda', 32 * MIB, 1)
+
+
+def test_copy_parameters(host):
+    """Wrong parameters are refused before anything starts, libvirt's in its own words."""
+    vm = VM(host, disks={'vda': MIB})
+    host.start_daemon()
+    uri = host.uri().split('?')[0]
+    stock, ours = rpc.Client(host.backend, uri), rpc.Client(host.front, uri)
+
+    def copy(client, *params, uuid=vm.uuid, flags=0):
+        status, reply = client.call(345, rpc.domain(uuid) + rpc.text('vda') +
+                                    rpc.text('<disk/>') + rpc.u32(len(params)) +
+                                    b''.join(params) + rpc.u32(flags))
+        assert status == 1
+        return rpc.error(reply)
+
+    checkpoint = rpc.param('checkpoint', 7, rpc.text('c'))
+    bitmap = rpc.param('bitmap', 7, rpc.text('c'))
+    speed = rpc.param('bandwidth', 4, rpc.u64(1))
+    for params in ((speed, speed), (rpc.param('bandwidth', 2, rpc.u32(1)),),
+                   (rpc.param('zzz', 7, rpc.text('')),),
+                   (rpc.param('granularity', 2, rpc.u32(3)),),
+                   (rpc.param('zzz', 9, b''),), [rpc.param('z', 1, rpc.u32(1))] * 16):
+        want = copy(stock, *params)
+        assert copy(ours, *params[:15], checkpoint) == want, params
+        assert copy(ours, *params) == want, params
+    for params, why in (
+            ((checkpoint, checkpoint), "parameter 'checkpoint' occurs multiple times"),
+            ((rpc.param('bitmap', 4, rpc.u64(1)),),
+             "invalid type 'ullong' for parameter 'bitmap', expected 'string'"),
+            ((rpc.param('finish', 6, rpc.u32(1)),), "parameter 'finish' needs parameter"),
+            ((bitmap,), "parameter 'bitmap' needs flag")):
+        code, _, message, _ = copy(ours, *params)
+        assert code == libvirt.VIR_ERR_INVALID_ARG and why in message, message
+    nobody = '00000000-0000-0000-0000-000000000001'
+    assert copy(ours, checkpoint, uuid=nobody) == copy(stock, uuid=nobody)
+    assert copy(ours, checkpoint, flags=1 << 20) == copy(stock, flags=1 << 20)
+    # What cannot be decoded is libvirt's to answer.
+    for procedure in (9, 231, 345, 411, 412, 413, 414, 415, 416, 417):
+        assert ours.call(procedure, rpc.u32(9)) == stock.call(procedure, rpc.u32(9))
+    stock.close()
+    ours.close()
+
+
+def test_the_event_comes_before_the_answer(host):
+    """The end of an aborted mirror is told first, then the abort is answered."""
+    vm = VM(host, disks={'vda': 16 * MIB})
+    vm.write(0, 8 * MIB, 1)
+    host.start_daemon()
+    client = rpc.Client(host.front, host.uri().split('?')[0])
+    dom = rpc.domain(vm.uuid)
+    status, reply = client.call(316, rpc.u32(16) + rpc.u32(1) + dom)
+    assert status == 0
+    callback = rpc.Reader(reply).number()
+    status, reply = client.call(345, dom + rpc.text('vda') + rpc.text(
+        target_xml(os.path.join(host.images, 'copy.qcow2'))) + rpc.u32(2) +
+        rpc.param('checkpoint', 7, rpc.text('c')) +
+        rpc.param('bandwidth', 4, rpc.u64(MIB)) + rpc.u32(0))
+    assert status == 0, rpc.error(reply)
+    abort = client.send(237, dom + rpc.text('vda') + rpc.u32(0))
+    procedure, kind, serial, status, payload = client.receive()
+    assert (procedure, kind, serial, status) == (339, rpc.MESSAGE, 1, 0)
+    event = rpc.Reader(payload)
+    assert event.number() == callback
+    assert event.domain() == ('vm', vm.dom.ID())
+    assert (event.text(), event.number(), event.number()) == ('vda', 2, 2)
+    assert client.receive()[:4] == (237, rpc.REPLY, abort, 0)
+    client.close()
