@@ -54,6 +54,28 @@ virCheckpointEngineFind(GPtrArray *records, const gchar *name, GError **error)
     return NULL;
 }
 
+/*
+ * The records as they are.  Only what a crash left undecided is waited for: otherwise a
+ * checkpoint would come or go under the eyes of the client that asks what became of it.
+ */
+static GPtrArray *
+virCheckpointEnginePeek(virCheckpointEngine *engine, const gchar *uuid, GError **error)
+{
+    g_autoptr(GPtrArray) records = virCheckpointStorePeek(engine->store, uuid, error);
+    guint i;
+
+    for (i = 0; records && i < records->len; i++) {
+        const virCheckpointRecord *record = g_ptr_array_index(records, i);
+
+        if (record->state != VIR_CHECKPOINT_RECORD_READY &&
+            !virCheckpointEngineIsSettled(engine, uuid)) {
+            virCheckpointEngineSettle(engine, uuid, NULL);
+            return virCheckpointStorePeek(engine->store, uuid, error);
+        }
+    }
+    return g_steal_pointer(&records);
+}
+
 static gboolean
 virCheckpointEngineRedefine(virCheckpointEngine *engine,
                             const gchar *uuid,
@@ -369,7 +391,7 @@ virCheckpointEnginePeekDef(virCheckpointEngine *engine,
                            const gchar *name,
                            GError **error)
 {
-    g_autoptr(GPtrArray) records = virCheckpointStorePeek(engine->store, uuid, error);
+    g_autoptr(GPtrArray) records = virCheckpointEnginePeek(engine, uuid, error);
     const virCheckpointRecord *record;
 
     if (!records || !(record = virCheckpointEngineFind(records, name, error)))
@@ -456,7 +478,7 @@ virCheckpointEngineEntryFree(virCheckpointEngineEntry *entry)
 GPtrArray *
 virCheckpointEngineList(virCheckpointEngine *engine, const gchar *uuid, GError **error)
 {
-    g_autoptr(GPtrArray) records = virCheckpointStorePeek(engine->store, uuid, error);
+    g_autoptr(GPtrArray) records = virCheckpointEnginePeek(engine, uuid, error);
     g_autoptr(GPtrArray) sorted = NULL;
     GPtrArray *entries;
     guint i;
@@ -485,7 +507,7 @@ virCheckpointEngineHas(virCheckpointEngine *engine,
                        const gchar *uuid,
                        const gchar *name)
 {
-    g_autoptr(GPtrArray) records = virCheckpointStorePeek(engine->store, uuid, NULL);
+    g_autoptr(GPtrArray) records = virCheckpointEnginePeek(engine, uuid, NULL);
 
     return records && virCheckpointEngineFind(records, name, NULL) != NULL;
 }

@@ -102,12 +102,12 @@ virCheckpointEngineEntryFree(virCheckpointEngineEntry *entry);
 
 /**
  * Our checkpoints of the domain in topological order, READY and DELETING-not CREATING
- * ones only; (transfer full) GPtrArray of virCheckpointEngineEntry*, maybe empty.  Does
- * not wait for the job slot.
+ * ones only; (transfer full) GPtrArray of virCheckpointEngineEntry*, maybe empty. Waits
+ * for the job slot only while what a crash left is undecided; so does Has.
  */
 GPtrArray *
 virCheckpointEngineList(virCheckpointEngine *engine, const gchar *uuid, GError **error);
-/** TRUE if @name is a checkpoint of ours.  Does not wait for the job slot. */
+/** TRUE if @name is a checkpoint of ours. */
 gboolean
 virCheckpointEngineHas(virCheckpointEngine *engine,
                        const gchar *uuid,

@@ -110,6 +110,10 @@ virCheckpointEngineRelease(virCheckpointEngine *engine);
 void
 virCheckpointEngineUnsettle(virCheckpointEngine *engine, const gchar *uuid);
 
+/** TRUE if nothing is left over from earlier operations, as far as is known. */
+gboolean
+virCheckpointEngineIsSettled(virCheckpointEngine *engine, const gchar *uuid);
+
 /** One operation on one domain: the slot, the connection and the view. */
 typedef struct virCheckpointOperation {
     virCheckpointEngine *engine;

@@ -16,36 +16,57 @@
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
 
-static gboolean
-virCheckpointOperationIsSettled(virCheckpointEngine *engine, const gchar *uuid)
+/* What engine->settled says of a domain. */
+enum {
+    VIR_CHECKPOINT_UNSETTLED, /* not in the table */
+    VIR_CHECKPOINT_SETTLING,  /* an event that takes it back is seen at the end */
+    VIR_CHECKPOINT_SETTLED,
+};
+
+gboolean
+virCheckpointEngineIsSettled(virCheckpointEngine *engine, const gchar *uuid)
 {
-    gboolean settled;
+    gint state;
 
     g_mutex_lock(&engine->lock);
-    settled = g_hash_table_contains(engine->settled, uuid);
+    state = GPOINTER_TO_INT(g_hash_table_lookup(engine->settled, uuid));
     g_mutex_unlock(&engine->lock);
-    return settled;
+    return state == VIR_CHECKPOINT_SETTLED;
 }
 
-/* A domain that is off is looked at each time: its start may come before its event. */
+static void
+virCheckpointOperationSetSettled(virCheckpointEngine *engine,
+                                 const gchar *uuid,
+                                 gint from,
+                                 gint to)
+{
+    g_mutex_lock(&engine->lock);
+    if (from == VIR_CHECKPOINT_UNSETTLED ||
+        GPOINTER_TO_INT(g_hash_table_lookup(engine->settled, uuid)) == from)
+        g_hash_table_insert(engine->settled, g_strdup(uuid), GINT_TO_POINTER(to));
+    g_mutex_unlock(&engine->lock);
+}
+
 static gboolean
 virCheckpointOperationSettle(virCheckpointOperation *operation, GError **error)
 {
     virCheckpointEngine *engine = operation->engine;
     const gchar *uuid = operation->view->uuid;
 
-    if (virCheckpointOperationIsSettled(engine, uuid))
+    if (virCheckpointEngineIsSettled(engine, uuid))
         return TRUE;
-    /* Noted before the work: an event in between takes it back. */
-    if (operation->view->running) {
-        g_mutex_lock(&engine->lock);
-        g_hash_table_add(engine->settled, g_strdup(uuid));
-        g_mutex_unlock(&engine->lock);
+    virCheckpointOperationSetSettled(engine, uuid, VIR_CHECKPOINT_UNSETTLED,
+                                     VIR_CHECKPOINT_SETTLING);
+    if (!virCheckpointRecoverySettle(engine, operation->store, operation->view,
+                                     error)) {
+        virCheckpointEngineUnsettle(engine, uuid);
+        return FALSE;
     }
-    if (virCheckpointRecoverySettle(engine, operation->store, operation->view, error))
-        return TRUE;
-    virCheckpointEngineUnsettle(engine, uuid);
-    return FALSE;
+    /* A domain that is off is looked at each time: its start may precede its event. */
+    if (operation->view->running)
+        virCheckpointOperationSetSettled(engine, uuid, VIR_CHECKPOINT_SETTLING,
+                                         VIR_CHECKPOINT_SETTLED);
+    return TRUE;
 }
 
 virCheckpointOperation *

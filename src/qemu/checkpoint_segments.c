@@ -235,24 +235,21 @@ virCheckpointSegmentsSweepNode(virCheckpointSegments *segments,
             virCheckpointTxnRun(txn, segments->view->monitor, &error))
             continue;
         stay++;
-        g_debug("domain=%s node=%s bitmap=%s stays: %s",
-                segments->view->uuid,
-                node->name,
-                info->name,
-                error ? error->message : "in use or read-only");
+        g_debug("domain=%s node=%s bitmap=%s stays: %s", segments->view->uuid,
+                node->name, info->name, error ? error->message : "in use or read-only");
     }
     return stay;
 }
 
 /*
- * The store forgets a domain whose folder holds no records, journal included.  As long as
- * released bitmaps wait for a QEMU that can remove them this file keeps it.
+ * The store forgets a domain whose folder holds no records, journal included.  As long
+ * as released bitmaps wait for a QEMU that can remove them this file keeps it.
  */
 static void
 virCheckpointSegmentsKeepFolder(virCheckpointSegments *segments, gboolean keep)
 {
-    g_autofree gchar *path = virCheckpointStoreDomainPath(
-        segments->store, "released", NULL);
+    g_autofree gchar *path =
+        virCheckpointStoreDomainPath(segments->store, "released", NULL);
 
     if (path && keep && !g_file_test(path, G_FILE_TEST_EXISTS))
         virCheckpointFileWrite(path, "", NULL);

@@ -1,0 +1,294 @@
+"""Checkpoints of running guests: whatever is created, deleted, killed or restarted, each
+covered disk has one recording bitmap of ours and every set of changes is complete."""
+
+import os
+import xml.etree.ElementTree as ElementTree
+
+import libvirt
+
+from lib import store
+from lib.domain import CLUSTER, MIB, VM
+from lib.faults import Sweep
+from lib.host import Failure, wait_for
+from lib.oracle import Oracle
+from lib.runner import limit
+
+CHILDREN = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN
+CHILDREN_ONLY = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY
+METADATA_ONLY = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY
+SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
+DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
+# Incremental copies are judged in the tests of the mirror: here it is about the bits.
+Oracle.check_copies = lambda self: None
+
+
+def oracle_of(host, disks=None, **options):
+    host.start_daemon()
+    return Oracle(host, VM(host, disks=disks or DISKS, **options), host.random)
+
+
+def expect_error(code, text, call, *args):
+    try:
+        call(*args)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != code or text not in error.get_error_message():
+            raise Failure(f'{error.get_error_code()}: {error}') from error
+        return
+    raise Failure(f'no error {code} with "{text}"')
+
+
+def chain(oracle, count):
+    """Checkpoints c1 ... of all disks with writes in between."""
+    for _ in range(count):
+        oracle.create(sorted(oracle.vm.disks))
+        oracle.write(3)
+    return [moment.name for moment in oracle.moments]
+
+
+def delete(oracle, name, flags=0):
+    at = [m.name for m in oracle.moments].index(name)
+    oracle.dom.checkpointLookupByName(name).delete(flags)
+    if flags & (CHILDREN | CHILDREN_ONLY):
+        del oracle.moments[at + (1 if flags & CHILDREN_ONLY else 0):]
+    else:
+        del oracle.moments[at]
+    oracle.check()
+
+
+def sizes(oracle, name):
+    xml = oracle.dom.checkpointLookupByName(name).getXMLDesc(SIZE)
+    return {d.get('name'): int(d.get('size')) for d in
+            ElementTree.fromstring(xml).iter('disk') if d.get('size')}
+
+
+def test_each_deletion_keeps_every_other_checkpoint(host):
+    """Middle, oldest, newest, with children, children only: sets stay complete."""
+    oracle = oracle_of(host)
+    names = chain(oracle, 8)
+    oracle.check()
+    for name in (names[3], names[0], names[7], names[5]):
+        delete(oracle, name)
+        oracle.write(2)
+    delete(oracle, names[4], CHILDREN_ONLY)
+    delete(oracle, names[2], CHILDREN)
+    chain(oracle, 2)
+    oracle.check()
+    for moment in list(oracle.moments):
+        delete(oracle, moment.name)
+    # The folder may still hold its lock for a moment.
+    wait_for(lambda: not os.path.exists(store.folder(host, oracle.vm)), 'folder goes')
+
+
+def test_sidecars_are_merged_after_deletions(host):
+    """However many checkpoints were deleted: one sidecar per frozen segment and disk."""
+    oracle = oracle_of(host)
+    names = chain(oracle, 7)
+    for name in names[1:6]:
+        delete(oracle, name)
+
+    def merged():
+        return all(len(s.sidecars) <= 1 and (not s.bitmaps or len(s.bitmaps) == 1)
+                   for r in store.records(host, oracle.vm) for s in r.segments.values())
+    wait_for(merged, 'sidecars are merged')
+    oracle.check()
+
+
+def test_sizes_are_exact(host):
+    """size is the bytes of the clusters written since, per disk, exactly."""
+    oracle = oracle_of(host)
+    oracle.vm.write(0, MIB, 1)
+    oracle.create(['vda', 'vdb'])
+    oracle.vm.write(0, 3 * CLUSTER, 1)
+    oracle.create(['vda'])
+    oracle.vm.write(2 * CLUSTER, 2 * CLUSTER, 2)
+    oracle.vm.write(512, 512, 2, target='vdb')
+    assert sizes(oracle, 'c1') == {'vda': 4 * CLUSTER, 'vdb': CLUSTER}, sizes(oracle, 'c1')
+    assert sizes(oracle, 'c2') == {'vda': 2 * CLUSTER}, sizes(oracle, 'c2')
+    delete(oracle, 'c2')
+    assert sizes(oracle, 'c1') == {'vda': 4 * CLUSTER, 'vdb': CLUSTER}, sizes(oracle, 'c1')
+
+
+def test_errors_are_those_of_libvirt(host):
+    """Code and text of refusals, and that nothing is left of them."""
+    oracle = oracle_of(host)
+    create = oracle.dom.checkpointCreateXML
+    oracle.create(['vda'])
+
+    def xml(name, disks=''):
+        return f'<domaincheckpoint><name>{name}</name>{disks}</domaincheckpoint>'
+    expect_error(libvirt.VIR_ERR_OPERATION_FAILED, 'domain moment c1 already exists',
+                 create, xml('c1'), 0)
+    expect_error(libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "no disk named 'vdz'", create,
+                 xml('c2', "<disks><disk name='vdz'/></disks>"), 0)
+    expect_error(libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT, 'no domain checkpoint with matching',
+                 oracle.dom.checkpointLookupByName, 'c2')
+    expect_error(libvirt.VIR_ERR_INVALID_ARG, 'mutually exclusive',
+                 oracle.dom.checkpointLookupByName('c1').delete, CHILDREN | CHILDREN_ONLY)
+    oracle.check()
+    oracle.vm.destroy()
+    oracle.conn = host.connect(ours=True)
+    oracle.dom = oracle.conn.lookupByName(oracle.vm.name)
+    expect_error(libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+                 'cannot create checkpoint for inactive domain',
+                 oracle.dom.checkpointCreateXML, xml('c2'), 0)
+    checkpoint = oracle.dom.checkpointLookupByName('c1')
+    assert '<name>c1</name>' in checkpoint.getXMLDesc(0)
+    expect_error(libvirt.VIR_ERR_OPERATION_INVALID, 'domain is not running',
+                 checkpoint.getXMLDesc, SIZE)
+
+
+def test_delete_while_off(host):
+    """Deleting is a matter of records: it works while the guest is off."""
+    oracle = oracle_of(host)
+    names = chain(oracle, 4)
+    oracle.vm.destroy()
+    for name in (names[1], names[3]):
+        oracle.dom.checkpointLookupByName(name).delete(0)
+    oracle.moments = [oracle.moments[0], oracle.moments[2]]
+    oracle.check_sets()
+    oracle.vm.start()
+    oracle.check()
+    oracle.vm.destroy()
+    for name in (names[0], names[2]):
+        oracle.dom.checkpointLookupByName(name).delete(0)
+    oracle.moments = []
+    oracle.vm.start()
+    oracle.check()
+
+
+def test_quiet_domain_has_no_folder(host):
+    """A domain without checkpoints leaves nothing in the store."""
+    oracle = oracle_of(host)
+    oracle.vm.restart()
+    assert oracle.dom.listAllCheckpoints() == []
+    assert not os.path.exists(store.folder(host, oracle.vm))
+
+
+def test_killed_qemu_loses_only_the_active_segment(host):
+    """After SIGKILL of QEMU old checkpoints say so, new ones work, for that disk alone."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(4)
+    oracle.create(['vda'])
+    oracle.write(4)
+    oracle.vm.kill_qemu()
+    wait_for(lambda: not oracle.vm.dom.isActive(), 'libvirt notices')
+    oracle.vm.start()
+
+    def lost():
+        return {(r.name, t) for r in store.records(host, oracle.vm)
+                for t, s in r.segments.items() if s.lost}
+    wait_for(lambda: lost() == {('c2', 'vda'), ('c1', 'vdb')}, 'the loss is recorded')
+    oracle.check_rest()
+    for name in ('c1', 'c2'):
+        expect_error(libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, oracle.vm.name,
+                     oracle.dom.checkpointLookupByName(name).getXMLDesc, SIZE)
+    for target, disk in oracle.vm.disks.items():
+        # What was not flushed is gone, with the model of it.
+        disk.model.fill(0, disk.size, 7)
+        oracle.vm.write(0, disk.size, 7, target)
+    oracle.moments = []
+    oracle.create(['vda', 'vdb'])
+    oracle.write(4)
+    oracle.check_sets()
+    assert sizes(oracle, 'c3')
+    for name in ('c1', 'c2'):
+        oracle.dom.checkpointLookupByName(name).delete(0)
+    oracle.check()
+
+
+def test_snapshot_below_is_parked(host):
+    """Layers that stock virsh puts on and commits again: nothing is lost or doubled."""
+    oracle = oracle_of(host)
+    base = oracle.vm.disks['vda'].path
+    for round_ in range(2):
+        oracle.create(['vda'])
+        oracle.write(4)
+        overlay = oracle.vm.snapshot('vda')
+        oracle.vm.disks['vda'].path = overlay
+        oracle.write(4)
+        oracle.check()
+        oracle.create(['vda', 'vdb'])
+        oracle.write(4)
+        oracle.check()
+        if round_:
+            delete(oracle, oracle.moments[-1].name)
+        oracle.vm.commit('vda', base=base)
+        oracle.vm.disks['vda'].path = base
+        oracle.write(4)
+        oracle.check()
+    for moment in list(oracle.moments):
+        delete(oracle, moment.name)
+
+
+def test_foreign_checkpoints_are_left_alone(host):
+    """Libvirt's own checkpoints beside ours: names do not clash, bitmaps stay."""
+    oracle = oracle_of(host)
+    oracle.create(['vda'])
+    oracle.vm.dom.checkpointCreateXML(
+        "<domaincheckpoint><name>theirs</name><disks><disk name='vda' "
+        "checkpoint='bitmap'/></disks></domaincheckpoint>", 0)
+    expect_error(libvirt.VIR_ERR_OPERATION_FAILED, 'domain moment theirs already exists',
+                 oracle.dom.checkpointCreateXML,
+                 '<domaincheckpoint><name>theirs</name></domaincheckpoint>', 0)
+    oracle.write(3)
+    oracle.create(['vda'])
+    oracle.check_rest()
+    oracle.check_sets()
+    assert 'theirs' in oracle.vm.bitmaps('vda', ours=False)
+    for moment in oracle.moments:
+        oracle.dom.checkpointLookupByName(moment.name).delete(0)
+    assert list(oracle.vm.bitmaps('vda', ours=False)) == ['theirs']
+
+
+def test_restarts_change_nothing(host):
+    """Guest, daemon and libvirtd end, are killed and start again: still at rest."""
+    oracle = oracle_of(host)
+    chain(oracle, 3)
+    for act in (oracle.restart_daemon, oracle.restart_libvirtd, oracle.restart_guest,
+                oracle.restart_daemon):
+        act()
+        oracle.check()
+        oracle.create()
+        oracle.write()
+    oracle.check()
+
+
+@limit(200)
+def test_random_sequence(host):
+    """Random writes, creates, deletes, snapshots, commits and restarts."""
+    oracle = oracle_of(host)
+    oracle.STEPS = (('write', 30), ('create', 16), ('delete', 10), ('snapshot', 5),
+                    ('commit', 6), ('restart_guest', 3), ('restart_daemon', 3),
+                    ('restart_libvirtd', 1))
+    steps, end = 0, 400 if host.all else 90
+    for steps in range(end):
+        oracle.step()
+        if steps % 6 == 5:
+            oracle.check()
+    oracle.check()
+
+
+def sweep(host, act, before=3):
+    def setup(oracle):
+        chain(oracle, before)
+    stopped = Sweep(host, setup, act).run(1.0 if host.all else 0.4)
+    assert stopped
+
+
+@limit(600)
+def test_stopped_while_creating(host):
+    """The daemon stops dead at every point of a creation."""
+    sweep(host, lambda oracle: oracle.create(['vda', 'vdb']), before=1)
+
+
+@limit(600)
+def test_stopped_while_deleting_the_middle(host):
+    """The daemon stops dead at every point of deleting a checkpoint in the middle."""
+    sweep(host, lambda oracle: delete(oracle, 'c2'))
+
+
+@limit(600)
+def test_stopped_while_deleting_the_newest(host):
+    """The daemon stops dead at every point of deleting the newest checkpoint."""
+    sweep(host, lambda oracle: delete(oracle, 'c2'), before=2)
