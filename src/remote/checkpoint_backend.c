@@ -12,10 +12,16 @@
 
 #include "checkpoint_backend.h"
 
+#include <errno.h>
 #include <libvirt/libvirt.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "checkpoint_error.h"
+#include "checkpoint_file.h"
 #include "config.h"
 
 #define SOCKET_MODULAR "virtqemud-sock"
@@ -50,6 +56,22 @@ virCheckpointBackendSamePath(const gchar *one, const gchar *other)
     return g_str_equal(first, second);
 }
 
+gboolean
+virCheckpointBackendIsStale(const gchar *path)
+{
+    VIR_CHECKPOINT_AUTOFD int fd =
+        socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct stat sb;
+
+    return fd >= 0 &&
+           g_strlcpy(address.sun_path, path, sizeof(address.sun_path)) <
+               sizeof(address.sun_path) &&
+           lstat(path, &sb) == 0 && S_ISSOCK(sb.st_mode) &&
+           connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 &&
+           errno == ECONNREFUSED;
+}
+
 gchar *
 virCheckpointBackendFind(const gchar *own)
 {
@@ -60,7 +82,8 @@ virCheckpointBackendFind(const gchar *own)
 
     if (own && virCheckpointBackendSamePath(own, modular))
         return g_steal_pointer(&monolithic);
-    if (g_file_test(modular, G_FILE_TEST_EXISTS))
+    if (g_file_test(modular, G_FILE_TEST_EXISTS) &&
+        !virCheckpointBackendIsStale(modular))
         return g_steal_pointer(&modular);
     if (g_file_test(monolithic, G_FILE_TEST_EXISTS))
         return g_steal_pointer(&monolithic);

@@ -18,8 +18,8 @@ virCheckpointBackendSocketDir(void);
  * virCheckpointBackendFind:
  * @own: path of our own read-write socket, never returned
  *
- * Returns: (transfer full): the socket of virtqemud if there is one, else of libvirtd;
- * if neither is there, that of the daemon which is installed.
+ * Returns: (transfer full): the socket of virtqemud if there is one that is not stale,
+ * else of libvirtd; if neither is there, that of the daemon which is installed.
  */
 gchar *
 virCheckpointBackendFind(const gchar *own);
@@ -31,6 +31,13 @@ virCheckpointBackendUri(const gchar *path);
 /** TRUE if both paths lead to the same file, through whatever links in the folders. */
 gboolean
 virCheckpointBackendSamePath(const gchar *one, const gchar *other);
+
+/**
+ * TRUE for a socket file that nobody listens at: only "connection refused" proves it.
+ * Does not block.
+ */
+gboolean
+virCheckpointBackendIsStale(const gchar *path);
 
 /**
  * virCheckpointBackendStartSession:

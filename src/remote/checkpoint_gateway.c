@@ -7,9 +7,9 @@
  * read-only socket; where that does not exist (daemons of a session have none) they go
  * to the other one and OPEN is made to say read-only.
  *
- * Invariants: at most MAX_CONNECTING threads and MAX_CLIENTS clients, further ones wait
- * in the backlog; an ordinary user's daemon serves that user and root only, because to
- * the backend all its clients are that user.
+ * Invariants: at most MAX_CONNECTING threads and as many clients as configured, further
+ * ones wait in the backlog; an ordinary user's daemon serves that user and root only,
+ * because to the backend all its clients are that user.
  *
  * Copyright (C) 2026 The libvirt-checkpoint authors
  * SPDX-License-Identifier: LGPL-2.1-or-later
@@ -30,7 +30,6 @@
 #include "checkpoint_identity.h"
 #include "checkpoint_refusal.h"
 
-#define MAX_CLIENTS 5000
 #define MAX_CONNECTING 64
 #define ACCEPT_AT_ONCE 16
 #define ACCEPT_PAUSE_MS 500
@@ -46,6 +45,7 @@ struct virCheckpointGateway {
     gint refs; /* atomic: connecting threads hold one each */
     gchar *backend;
     gboolean startSession;
+    guint maxClients;
     const virCheckpointClientHooks *hooks;
     gpointer hooksData;
     GPtrArray *ports;
@@ -302,7 +302,7 @@ virCheckpointGatewayUpdatePorts(virCheckpointGateway *gateway)
 {
     gboolean room = !gateway->stopped && !gateway->pause &&
                     gateway->connecting < MAX_CONNECTING &&
-                    virCheckpointGatewayCountClients(gateway) < MAX_CLIENTS;
+                    virCheckpointGatewayCountClients(gateway) < gateway->maxClients;
     guint i;
 
     for (i = 0; i < gateway->ports->len; i++) {
@@ -323,6 +323,7 @@ virCheckpointGatewayNew(const virCheckpointGatewayConfig *config,
     gateway->refs = 1;
     gateway->backend = g_strdup(config->backend);
     gateway->startSession = config->startSession;
+    gateway->maxClients = config->maxClients;
     gateway->hooks = config->hooks;
     gateway->hooksData = config->hooksData;
     gateway->ports =

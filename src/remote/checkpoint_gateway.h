@@ -16,6 +16,7 @@ typedef struct virCheckpointGateway virCheckpointGateway;
 typedef struct virCheckpointGatewayConfig {
     const gchar *backend;  /* path of the backend's read-write socket */
     gboolean startSession; /* have a session's backend started when it is not there */
+    guint maxClients;      /* more wait in the backlog */
     const virCheckpointClientHooks *hooks; /* or NULL */
     gpointer hooksData;
 } virCheckpointGatewayConfig;

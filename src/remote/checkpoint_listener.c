@@ -26,6 +26,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "checkpoint_backend.h"
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
 
@@ -168,19 +169,6 @@ virCheckpointListenerAddress(struct sockaddr_un *address,
     return FALSE;
 }
 
-/* Only "connection refused" proves that nobody listens. */
-static gboolean
-virCheckpointListenerIsStale(const struct sockaddr_un *address)
-{
-    VIR_CHECKPOINT_AUTOFD int fd =
-        socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct stat sb;
-
-    return fd >= 0 && lstat(address->sun_path, &sb) == 0 && S_ISSOCK(sb.st_mode) &&
-           connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-           errno == ECONNREFUSED;
-}
-
 static gboolean
 virCheckpointListenerBind(virCheckpointListener *listener,
                           const gchar *path,
@@ -200,7 +188,7 @@ virCheckpointListenerBind(virCheckpointListener *listener,
     mask = umask(~mode & 0777);
     rc = bind(fd, (struct sockaddr *)&address, sizeof(address));
     if (rc < 0 && errno == EADDRINUSE) {
-        if (virCheckpointListenerIsStale(&address)) {
+        if (virCheckpointBackendIsStale(path)) {
             g_info("replacing socket '%s' that nobody answers at", path);
             unlink(path);
             rc = bind(fd, (struct sockaddr *)&address, sizeof(address));

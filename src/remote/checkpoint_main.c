@@ -38,6 +38,8 @@
 #define EXIT_NETWORK 6
 #define EXIT_DRIVER 10
 
+#define MAX_CLIENTS 5000
+#define RESERVED_FDS 128
 #define DRAIN_USEC (10 * G_USEC_PER_SEC)
 #define SOCKET_MODE_SYSTEM 0666
 #define SOCKET_MODE_SESSION 0700
@@ -53,16 +55,21 @@ typedef struct virCheckpointDaemon {
     gint64 idleSinceUsec; /* 0 while there is something to do */
 } virCheckpointDaemon;
 
-static void
-virCheckpointDaemonRaiseLimits(void)
+/* A client takes two descriptors, and there must be some left for the engine. */
+static guint
+virCheckpointDaemonMaxClients(void)
 {
-    struct rlimit limit;
+    struct rlimit limit = {0};
 
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        return;
+        return MAX_CLIENTS;
+
     limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0)
         g_warning("cannot raise the limit of open files");
+    if (limit.rlim_cur < 2 * (MAX_CLIENTS + RESERVED_FDS))
+        return (guint)MAX((gint64)limit.rlim_cur / 2 - RESERVED_FDS, 1);
+    return MAX_CLIENTS;
 }
 
 /* Sockets. */
@@ -242,10 +249,10 @@ virCheckpointDaemonServe(virCheckpointDaemon *daemon)
     virCheckpointGatewayConfig config = {
         .backend = daemon->backend,
         .startSession = !privileged && !daemon->options.backend,
+        .maxClients = virCheckpointDaemonMaxClients(),
         .hooks = virCheckpointDispatchHooks(),
     };
 
-    virCheckpointDaemonRaiseLimits();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     g_unix_signal_add(SIGTERM, virCheckpointDaemonSignal, daemon);

@@ -163,7 +163,7 @@ typedef struct testServer {
 static void
 testServerStart(testServer *server, const testPlace *place)
 {
-    virCheckpointGatewayConfig config = {.backend = place->backend};
+    virCheckpointGatewayConfig config = {.backend = place->backend, .maxClients = 15};
     g_autoptr(GError) error = NULL;
 
     server->listener = virCheckpointListenerNew(place->path, 0666, &error);
