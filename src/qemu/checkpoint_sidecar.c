@@ -328,6 +328,29 @@ virCheckpointSidecarAttachForLoad(virCheckpointStoreDomain *store,
     return sidecar;
 }
 
+/* QEMU itself must show each bitmap, consistent, before it is merged. */
+static gboolean
+virCheckpointSidecarSeen(virCheckpointMonitor *monitor, GPtrArray *open, GError **error)
+{
+    g_autoptr(virCheckpointGraph) graph = virCheckpointGraphQuery(monitor, error);
+    guint i;
+
+    for (i = 0; graph && i < open->len; i++) {
+        const virCheckpointSidecarNode *sidecar = g_ptr_array_index(open, i);
+        const virCheckpointNode *node = virCheckpointGraphNode(graph, sidecar->node);
+        const virCheckpointBitmapInfo *info = NULL;
+
+        if (node)
+            info = virCheckpointNodeBitmap(node, VIR_CHECKPOINT_SIDECAR_BITMAP);
+        if (!info || info->inconsistent) {
+            g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                                "a sidecar's bitmap is not there for QEMU");
+            return FALSE;
+        }
+    }
+    return graph != NULL;
+}
+
 static gboolean
 virCheckpointSidecarLoadBatch(virCheckpointStoreDomain *store,
                               virCheckpointMonitor *monitor,
@@ -357,7 +380,8 @@ virCheckpointSidecarLoadBatch(virCheckpointStoreDomain *store,
         g_array_append_val(sources, ref);
     }
     virCheckpointTxnMerge(txn, target->node, target->name, sources);
-    if (!virCheckpointFaultPoint("load/attached", error) ||
+    if (!virCheckpointSidecarSeen(monitor, open, error) ||
+        !virCheckpointFaultPoint("load/attached", error) ||
         !virCheckpointTxnRun(txn, monitor, error) ||
         !virCheckpointFaultPoint("load/merged", error))
         return FALSE;
