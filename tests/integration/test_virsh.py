@@ -269,7 +269,11 @@ def test_blockcopy_checks_as_stock_does(host):
     done = run('-r', 'blockcopy', 'vm', 'vda', '/x', '--checkpoint', 'c')
     expect(done, 1, '\n', 'error: operation forbidden: read only access prevents '
                           'virDomainBlockCopy\n')
-    wait_for(host.daemon_running, 'the daemon still runs')
+    past = run('-c', host.uri(), 'blockcopy', 'vm', 'vda', '/x', '--checkpoint', 'c')
+    expect(past, 1, '\n', "error: argument unsupported: parameter 'checkpoint' not supported"
+                          '\nerror: --bitmap and --checkpoint need a connection through '
+                          'virtcheckpointd\n')
+    assert host.daemon_running()
 
 
 def test_checkpoint_commands_print_what_stock_prints(host):

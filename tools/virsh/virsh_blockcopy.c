@@ -324,6 +324,20 @@ virCheckpointVirshClientCopy(virCheckpointVirshClient *client,
     return done;
 }
 
+static void
+virCheckpointVirshClientFailed(const virCheckpointVirshUi *ui)
+{
+    const gchar *message = virGetLastErrorMessage();
+    gboolean unknown = virGetLastErrorCode() == VIR_ERR_ARGUMENT_UNSUPPORTED &&
+                       message && strstr(message, "parameter '");
+
+    virCheckpointVirshUiLibvirtError(ui);
+    /* What stock libvirt says of a parameter that it does not know. */
+    if (unknown)
+        virCheckpointVirshUiError(
+            ui, "--bitmap and --checkpoint need a connection through virtcheckpointd");
+}
+
 gboolean
 cmdBlockCopy(const virCheckpointVirshArgs *args,
              const virCheckpointVirshOptions *options,
@@ -347,7 +361,7 @@ cmdBlockCopy(const virCheckpointVirshArgs *args,
         else
             virCheckpointVirshUiError(ui, "%s", error->message);
         if (!done)
-            virCheckpointVirshUiLibvirtError(ui);
+            virCheckpointVirshClientFailed(ui);
         virCheckpointVirshUiDone(ui, g_get_monotonic_time() - start);
     }
     virCheckpointVirshClientClose(&client);

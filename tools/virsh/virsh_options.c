@@ -245,6 +245,16 @@ virCheckpointVirshOptionsMergeOurs(GString *out, const gchar *text, gboolean inL
     }
 }
 
+/* "blockcopy <domain> ...", in other versions "blockcopy [--domain] <string> ...", but
+ * not "blockcopy - Start a block copy operation." */
+static gboolean
+virCheckpointVirshOptionsIsSynopsis(const gchar *line)
+{
+    line += strspn(line, " ");
+    return g_str_has_prefix(line, "blockcopy <") ||
+           g_str_has_prefix(line, "blockcopy [");
+}
+
 gchar *
 virCheckpointVirshOptionsMergeHelp(const gchar *text)
 {
@@ -257,7 +267,7 @@ virCheckpointVirshOptionsMergeHelp(const gchar *text)
         last--;
     for (i = 0; lines[i]; i++) {
         g_string_append(out, lines[i]);
-        if (g_str_has_prefix(lines[i] + strspn(lines[i], " "), "blockcopy <"))
+        if (virCheckpointVirshOptionsIsSynopsis(lines[i]))
             virCheckpointVirshOptionsMergeOurs(out, text, FALSE);
         if (i + 1 == last)
             virCheckpointVirshOptionsMergeOurs(out, text, TRUE);
