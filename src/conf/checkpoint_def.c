@@ -213,6 +213,30 @@ virCheckpointDefCheckAttributes(const xmlNode *node,
     return TRUE;
 }
 
+/* The elements inside @node have no contents but text and attributes of @allowed. */
+static gboolean
+virCheckpointDefCheckLeaves(const xmlNode *node,
+                            const gchar *const *allowed,
+                            GError **error)
+{
+    static const gchar *const none[] = {NULL};
+    const xmlNode *leaf = NULL;
+
+    for (leaf = node->children; leaf; leaf = leaf->next) {
+        if (leaf->type != XML_ELEMENT_NODE)
+            continue;
+        if (!virCheckpointDefCheckAttributes(leaf, allowed, error))
+            return FALSE;
+        /* Text is right in a name, which has no attributes, and wrong in a disk. */
+        if (xmlChildElementCount((xmlNode *)leaf) > 0)
+            return virCheckpointDefInvalid((const gchar *)leaf->name,
+                                           "failed to validate content", error);
+        if (*allowed && !virCheckpointDefCheckChildren(leaf, none, FALSE, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
 static gboolean
 virCheckpointDefCheckShape(xmlNode *root, GError **error)
 {
@@ -223,7 +247,6 @@ virCheckpointDefCheckShape(xmlNode *root, GError **error)
     static const gchar *const disks[] = {"disk", NULL};
     static const gchar *const disk[] = {"name", "checkpoint", "bitmap", "size", NULL};
     xmlNode *node = NULL;
-    xmlNode *child = NULL;
 
     if (!virCheckpointDefCheckAttributes(root, none, error) ||
         !virCheckpointDefCheckChildren(root, top, FALSE, error))
@@ -234,17 +257,13 @@ virCheckpointDefCheckShape(xmlNode *root, GError **error)
         if (!virCheckpointDefCheckAttributes(node, none, error))
             return FALSE;
         if (virCheckpointDefHasName(node, "parent")) {
-            if (!virCheckpointDefCheckChildren(node, parent, TRUE, error))
+            if (!virCheckpointDefCheckChildren(node, parent, FALSE, error) ||
+                !virCheckpointDefCheckLeaves(node, none, error))
                 return FALSE;
         } else if (virCheckpointDefHasName(node, "disks")) {
-            if (!virCheckpointDefCheckChildren(node, disks, TRUE, error))
+            if (!virCheckpointDefCheckChildren(node, disks, TRUE, error) ||
+                !virCheckpointDefCheckLeaves(node, disk, error))
                 return FALSE;
-            for (child = node->children; child; child = child->next) {
-                if (child->type == XML_ELEMENT_NODE &&
-                    (!virCheckpointDefCheckAttributes(child, disk, error) ||
-                     !virCheckpointDefCheckChildren(child, none, FALSE, error)))
-                    return FALSE;
-            }
         } else if (xmlChildElementCount(node) > 0) {
             return virCheckpointDefInvalid((const gchar *)node->name,
                                            "failed to validate content", error);
@@ -338,6 +357,8 @@ virCheckpointDefParseParent(virCheckpointDef *def, xmlNode *root, GError **error
 {
     g_autofree gchar *parent = virCheckpointXmlString(root, "./parent/name");
 
+    if (!parent && virCheckpointXmlNode(root, "./parent"))
+        return virCheckpointDefInvalid("parent", "failed to validate content", error);
     if (!parent)
         return TRUE;
     if (!virCheckpointDefCheckNameAs(parent, VIR_ERR_XML_INVALID_SCHEMA, error))

@@ -98,8 +98,11 @@ testFaultHold(void)
     g_setenv("VIRT_CHECKPOINT_FAULTS", spec, TRUE);
     g_setenv("VIRT_CHECKPOINT_FAULTS_LOG", log, TRUE);
     thread = g_thread_new("held", testFaultHeld, &passed);
-    while (!g_file_test(log, G_FILE_TEST_EXISTS))
+    while (!g_file_get_contents(log, &logged, NULL, NULL) || !*logged) {
+        g_clear_pointer(&logged, g_free);
         g_usleep(1000);
+    }
+    g_clear_pointer(&logged, g_free);
     g_assert_cmpint(g_atomic_int_get(&passed), ==, 0);
     g_assert_true(virCheckpointFaultPoint("b", NULL));
     g_assert_true(g_file_set_contents(go, "", 0, NULL));
