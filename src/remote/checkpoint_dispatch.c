@@ -10,12 +10,13 @@
  * original packet on.  Libvirt executes the calls of one connection in any order, so
  * what a worker passes on late breaks no promise.
  *
- * A pool per kind of work: a query is never behind a delete that merges for minutes,
- * an abort never behind queries.  Workers wait for the client's own backend connection
- * and for domains; so that one stuck client or guest cannot hold all of them, a client
- * has at most a few threads of a pool and its further calls wait.  How many may wait is
- * bounded by the session, which stops reading from a client that is owed too many
- * answers.  When a session ends its questions end as well, so its workers come back.
+ * A pool per kind of work: a query or a start is never behind deletes that merge for
+ * minutes, an abort never behind queries.  Workers wait for the client's own backend
+ * connection and for domains; so that one stuck client or guest cannot hold all of
+ * them, a client has at most a few threads of a pool and its further calls wait.  How
+ * many may wait is bounded by the session, which stops reading from a client that is
+ * owed too many answers.  When a session ends its questions end as well, so its workers
+ * come back.
  *
  * A read-only connection's calls that change something are left to libvirt, which
  * refuses them in its own words.
@@ -51,6 +52,11 @@ typedef struct virCheckpointDispatchEntry {
         VIR_CHECKPOINT_PROC_##proc, VIR_CHECKPOINT_POOL_WORK, TRUE, NULL,              \
             virCheckpointDispatch##topic                                               \
     }
+#define VIR_CHECKPOINT_DOMAIN(proc, topic)                                             \
+    {                                                                                  \
+        VIR_CHECKPOINT_PROC_##proc, VIR_CHECKPOINT_POOL_START, TRUE, NULL,             \
+            virCheckpointDispatch##topic                                               \
+    }
 #define VIR_CHECKPOINT_GUARD(proc)                                                     \
     {                                                                                  \
         VIR_CHECKPOINT_PROC_##proc, VIR_CHECKPOINT_POOL_QUERY, TRUE,                   \
@@ -67,6 +73,8 @@ static const virCheckpointDispatchEntry virCheckpointDispatchTable[] = {
     VIR_CHECKPOINT_READ(CHECKPOINT_LIST_CHILDREN, CheckpointChildren),
     VIR_CHECKPOINT_READ(CHECKPOINT_LOOKUP, CheckpointLookup),
     VIR_CHECKPOINT_READ(CHECKPOINT_GET_PARENT, CheckpointParent),
+    {VIR_CHECKPOINT_PROC_LIST_ALL_DOMAINS, VIR_CHECKPOINT_POOL_QUERY, FALSE,
+     virCheckpointDispatchListWanted, virCheckpointDispatchListDomains},
     {VIR_CHECKPOINT_PROC_BLOCK_COPY, VIR_CHECKPOINT_POOL_WORK, TRUE,
      virCheckpointDispatchCopyWanted, virCheckpointDispatchBlockCopy},
     {VIR_CHECKPOINT_PROC_BLOCK_JOB_INFO, VIR_CHECKPOINT_POOL_QUERY, FALSE,
@@ -75,13 +83,13 @@ static const virCheckpointDispatchEntry virCheckpointDispatchTable[] = {
      virCheckpointDispatchJobWanted, virCheckpointDispatchJobAbort},
     {VIR_CHECKPOINT_PROC_BLOCK_JOB_SET_SPEED, VIR_CHECKPOINT_POOL_JOB, TRUE,
      virCheckpointDispatchJobWanted, virCheckpointDispatchJobSetSpeed},
-    VIR_CHECKPOINT_WORK(DOMAIN_CREATE, Start),
-    VIR_CHECKPOINT_WORK(DOMAIN_CREATE_WITH_FLAGS, Start),
-    VIR_CHECKPOINT_WORK(DOMAIN_CREATE_WITH_FILES, Start),
-    VIR_CHECKPOINT_WORK(DOMAIN_CREATE_XML, Start),
-    VIR_CHECKPOINT_WORK(DOMAIN_CREATE_XML_WITH_FILES, Start),
-    VIR_CHECKPOINT_WORK(DOMAIN_UNDEFINE, Undefine),
-    VIR_CHECKPOINT_WORK(DOMAIN_UNDEFINE_FLAGS, Undefine),
+    VIR_CHECKPOINT_DOMAIN(DOMAIN_CREATE, Start),
+    VIR_CHECKPOINT_DOMAIN(DOMAIN_CREATE_WITH_FLAGS, Start),
+    VIR_CHECKPOINT_DOMAIN(DOMAIN_CREATE_WITH_FILES, Start),
+    VIR_CHECKPOINT_DOMAIN(DOMAIN_CREATE_XML, Start),
+    VIR_CHECKPOINT_DOMAIN(DOMAIN_CREATE_XML_WITH_FILES, Start),
+    VIR_CHECKPOINT_DOMAIN(DOMAIN_UNDEFINE, Undefine),
+    VIR_CHECKPOINT_DOMAIN(DOMAIN_UNDEFINE_FLAGS, Undefine),
     VIR_CHECKPOINT_GUARD(BLOCK_PULL),
     VIR_CHECKPOINT_GUARD(BLOCK_REBASE),
     VIR_CHECKPOINT_GUARD(BLOCK_COMMIT),
@@ -343,7 +351,7 @@ virCheckpointDispatchReply(virCheckpointClient *client,
     }
     if (frame->status != VIR_CHECKPOINT_FRAME_OK || dispatch->stopping)
         return VIR_CHECKPOINT_VERDICT_FORWARD;
-    virCheckpointDispatchSubmit(dispatch, session, frame, VIR_CHECKPOINT_POOL_WORK,
+    virCheckpointDispatchSubmit(dispatch, session, frame, VIR_CHECKPOINT_POOL_START,
                                 watch->run, g_steal_pointer(&watch->data), g_free);
     return VIR_CHECKPOINT_VERDICT_TAKEN;
 }

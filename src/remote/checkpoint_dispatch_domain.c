@@ -11,6 +11,9 @@
  * some is not undefined without the flag for their metadata; with it ours are dropped
  * after libvirt's good reply, and before the client sees that reply.  An active domain
  * only becomes transient and keeps them.
+ *
+ * A list of the domains with, or without, checkpoints counts both kinds: libvirt is
+ * asked for the list without that filter and for its own domains with checkpoints.
  */
 
 #define G_LOG_DOMAIN "virtcheckpoint"
@@ -141,4 +144,96 @@ virCheckpointDispatchUndefined(virCheckpointCall *call)
         g_warning("drop checkpoints of undefined domain %s: %s", (gchar *)call->data,
                   error->message);
     virCheckpointCallPass(call, call->frame);
+}
+
+/* Lists of domains. */
+
+#define VIR_CHECKPOINT_LIST_HAS VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT
+#define VIR_CHECKPOINT_LIST_FILTERS                                                    \
+    (VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT | VIR_CONNECT_LIST_DOMAINS_NO_CHECKPOINT)
+
+gboolean
+virCheckpointDispatchListWanted(virCheckpointDispatch *dispatch,
+                                const virCheckpointFrame *frame)
+{
+    g_auto(virCheckpointProtoDomainsArgs) args = {0};
+    guint filter;
+
+    if (!virCheckpointCallDecode(virCheckpointProtoDomainsArgs, frame, &args))
+        return FALSE;
+    /* Both or neither: everything passes. */
+    filter = args.flags & VIR_CHECKPOINT_LIST_FILTERS;
+    return filter != 0 && filter != VIR_CHECKPOINT_LIST_FILTERS;
+}
+
+/** Asks libvirt for a list; FALSE: the call was answered, or nobody waits. */
+static gboolean
+virCheckpointDispatchAskDomains(virCheckpointCall *call,
+                                guint flags,
+                                virCheckpointProtoDomains *out)
+{
+    const virCheckpointProtoDomainsArgs args = {.need_results = 1, .flags = flags};
+    g_autoptr(virCheckpointFrame) answer = NULL;
+
+    answer = virCheckpointCallAsk(virCheckpointProtoDomainsArgs, call,
+                                  VIR_CHECKPOINT_PROC_LIST_ALL_DOMAINS, &args);
+    if (!answer)
+        return FALSE;
+    if (answer->status == VIR_CHECKPOINT_FRAME_OK &&
+        virCheckpointCallDecode(virCheckpointProtoDomains, answer, out))
+        return TRUE;
+    virCheckpointCallPass(call, answer);
+    return FALSE;
+}
+
+static gboolean
+virCheckpointDispatchHasAny(virCheckpointCall *call, const gchar *uuid)
+{
+    g_autoptr(GPtrArray) entries = virCheckpointEngineList(call->engine, uuid, NULL);
+
+    return entries && entries->len > 0;
+}
+
+void
+virCheckpointDispatchListDomains(virCheckpointCall *call)
+{
+    g_auto(virCheckpointProtoDomainsArgs) args = {0};
+    g_auto(virCheckpointProtoDomains) all = {0};
+    g_auto(virCheckpointProtoDomains) theirs = {0};
+    g_autoptr(GHashTable) having =
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_autofree virCheckpointProtoDomain *chosen = NULL;
+    virCheckpointProtoDomains reply = {0};
+    gchar uuid[VIR_CHECKPOINT_UUID_TEXT];
+    guint flags;
+    guint i;
+
+    if (!virCheckpointCallDecode(virCheckpointProtoDomainsArgs, call->frame, &args)) {
+        virCheckpointCallForward(call);
+        return;
+    }
+    flags = args.flags & ~(guint)VIR_CHECKPOINT_LIST_FILTERS;
+    if (!virCheckpointDispatchAskDomains(call, flags, &all) ||
+        !virCheckpointDispatchAskDomains(call, flags | VIR_CHECKPOINT_LIST_HAS,
+                                         &theirs))
+        return;
+    for (i = 0; i < theirs.domains.domains_len; i++) {
+        virCheckpointWireUuidFormat(theirs.domains.domains_val[i].uuid, uuid);
+        g_hash_table_add(having, g_strdup(uuid));
+    }
+    chosen = g_new0(virCheckpointProtoDomain, (gsize)all.domains.domains_len + 1);
+    for (i = 0; i < all.domains.domains_len; i++) {
+        gboolean has;
+
+        virCheckpointWireUuidFormat(all.domains.domains_val[i].uuid, uuid);
+        has = g_hash_table_contains(having, uuid) ||
+              virCheckpointDispatchHasAny(call, uuid);
+        if (has == ((args.flags & VIR_CHECKPOINT_LIST_HAS) != 0))
+            chosen[reply.ret++] = all.domains.domains_val[i];
+    }
+    if (args.need_results) {
+        reply.domains.domains_val = chosen;
+        reply.domains.domains_len = reply.ret;
+    }
+    virCheckpointCallReply(virCheckpointProtoDomains, call, &reply);
 }

@@ -15,11 +15,12 @@
 typedef enum {
     VIR_CHECKPOINT_POOL_QUERY, /* look-ups, lists, refusals: no domain slot is taken */
     VIR_CHECKPOINT_POOL_JOB,   /* abort and speed of jobs */
-    VIR_CHECKPOINT_POOL_WORK,  /* whatever takes a domain's slot */
+    VIR_CHECKPOINT_POOL_WORK,  /* checkpoints and copies: takes a domain's slot */
+    VIR_CHECKPOINT_POOL_START, /* starts and undefines: takes it as well */
     VIR_CHECKPOINT_POOL_LAST
 } virCheckpointPool;
 
-#define VIR_CHECKPOINT_POOL_THREADS 32   /* of each pool */
+#define VIR_CHECKPOINT_POOL_THREADS 64   /* of each pool */
 #define VIR_CHECKPOINT_POOL_PER_CLIENT 5 /* threads of a pool, as libvirt's default */
 
 /**
@@ -213,6 +214,9 @@ gboolean
 virCheckpointDispatchJobWanted(virCheckpointDispatch *dispatch,
                                const virCheckpointFrame *frame);
 gboolean
+virCheckpointDispatchListWanted(virCheckpointDispatch *dispatch,
+                                const virCheckpointFrame *frame);
+gboolean
 virCheckpointDispatchGuardWanted(virCheckpointDispatch *dispatch,
                                  const virCheckpointFrame *frame);
 
@@ -240,6 +244,8 @@ void
 virCheckpointDispatchJobSetSpeed(virCheckpointCall *call);
 void
 virCheckpointDispatchGuard(virCheckpointCall *call);
+void
+virCheckpointDispatchListDomains(virCheckpointCall *call);
 void
 virCheckpointDispatchStart(virCheckpointCall *call);
 void

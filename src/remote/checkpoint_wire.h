@@ -40,6 +40,7 @@ typedef enum {
     VIR_CHECKPOINT_PROC_EVENT_BLOCK_JOB = 241,     /* LegacyBlockJob */
     VIR_CHECKPOINT_PROC_BLOCK_RESIZE = 251,        /* DomainRate */
     VIR_CHECKPOINT_PROC_BLOCK_REBASE = 266,        /* Rebase */
+    VIR_CHECKPOINT_PROC_LIST_ALL_DOMAINS = 273,    /* DomainsArgs; Domains */
     VIR_CHECKPOINT_PROC_BLOCK_COMMIT = 290,        /* Commit */
     VIR_CHECKPOINT_PROC_DOMAIN_CREATE_XML_WITH_FILES = 309, /* XmlFlags */
     VIR_CHECKPOINT_PROC_DOMAIN_CREATE_WITH_FILES = 310,     /* DomainFlags */
@@ -90,6 +91,8 @@ VIR_CHECKPOINT_WIRE_CLEAR(virCheckpointProtoListArgs)
 VIR_CHECKPOINT_WIRE_CLEAR(virCheckpointProtoChildrenArgs)
 VIR_CHECKPOINT_WIRE_CLEAR(virCheckpointProtoRegister)
 VIR_CHECKPOINT_WIRE_CLEAR(virCheckpointProtoInt)
+VIR_CHECKPOINT_WIRE_CLEAR(virCheckpointProtoDomainsArgs)
+VIR_CHECKPOINT_WIRE_CLEAR(virCheckpointProtoDomains)
 VIR_CHECKPOINT_WIRE_CLEAR(virCheckpointProtoText)
 VIR_CHECKPOINT_WIRE_CLEAR(virCheckpointProtoList)
 VIR_CHECKPOINT_WIRE_CLEAR(virCheckpointProtoJobInfo)

@@ -77,6 +77,31 @@ def checkpoint_calls(dom):
     return seen
 
 
+def test_domains_with_checkpoints_are_listed(host):
+    """The filters of a list of domains count checkpoints of either kind."""
+    VM(host, name='none', disks={'vda': MIB})
+    theirs = VM(host, name='theirs', disks={'vda': MIB})
+    theirs.dom.checkpointCreateXML(C.format('t'))
+    VM(host, name='ours', disks={'vda': MIB})
+    host.start_daemon()
+    conn = host.connect(ours=True)
+    conn.lookupByName('ours').checkpointCreateXML(C.format('o'))
+
+    def listed(*filters):
+        return sorted(host.virsh('list', '--all', '--name', *filters, ours=True).split())
+
+    assert listed('--with-checkpoint') == ['ours', 'theirs']
+    assert listed('--without-checkpoint') == ['none']
+    assert listed() == ['none', 'ours', 'theirs']
+    # Libvirt's own stay usable beside ours.
+    dom = conn.lookupByName('theirs')
+    assert names(dom.listAllCheckpoints) == ['t']
+    checkpoint = dom.checkpointLookupByName('t')
+    assert '<name>t</name>' in checkpoint.getXMLDesc()
+    checkpoint.delete()
+    assert listed('--with-checkpoint') == ['ours']
+
+
 def read_only_calls(dom):
     """What a read-only connection may do, and may not."""
     checkpoint = dom.checkpointLookupByName('a')

@@ -221,6 +221,34 @@ fakeList(gint procedure, const guint8 *payload, gsize length)
                       virCheckpointWireEncode(virCheckpointProtoList, &list));
 }
 
+/** The domains 1 to 4; libvirt has checkpoints of 2, the engine of FAKE_UUID's. */
+static virCheckpointFrame *
+fakeDomains(gint procedure, const guint8 *payload, gsize length)
+{
+    g_auto(virCheckpointProtoDomainsArgs) args = {0};
+    virCheckpointProtoDomain each[4] = {{.name = (gchar *)"d1"},
+                                        {.name = (gchar *)"d2"},
+                                        {.name = (gchar *)"d3"},
+                                        {.name = (gchar *)"d4"}};
+    virCheckpointProtoDomains reply = {.ret = 4};
+    gsize i;
+
+    g_assert_true(
+        virCheckpointWireDecode(virCheckpointProtoDomainsArgs, payload, length, &args));
+    g_assert_cmpint(args.need_results, ==, 1);
+    for (i = 0; i < G_N_ELEMENTS(each); i++)
+        each[i].uuid[0] = (gchar)i;
+    virCheckpointWireUuidParse(FAKE_UUID, each[2].uuid);
+    reply.domains.domains_val = each;
+    if (args.flags & VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT) {
+        reply.domains.domains_val++;
+        reply.ret = 1;
+    }
+    reply.domains.domains_len = reply.ret;
+    return fakeAnswer(procedure, VIR_CHECKPOINT_FRAME_OK,
+                      virCheckpointWireEncode(virCheckpointProtoDomains, &reply));
+}
+
 /** A call that libvirt authorises; what it then says to the harmless form of it. */
 static virCheckpointFrame *
 fakeAuthorised(gint procedure)
@@ -266,6 +294,8 @@ virCheckpointClientAsk(virCheckpointClient *client,
     switch (procedure) {
     case VIR_CHECKPOINT_PROC_DOMAIN_LOOKUP_BY_UUID:
         return fakeLookup(client, procedure);
+    case VIR_CHECKPOINT_PROC_LIST_ALL_DOMAINS:
+        return fakeDomains(procedure, payload, length);
     case VIR_CHECKPOINT_PROC_CHECKPOINT_LIST_ALL:
         return fakeList(procedure, payload, length);
     case VIR_CHECKPOINT_PROC_DOMAIN_GET_XML_DESC:
@@ -394,7 +424,7 @@ virCheckpointEngineList(virCheckpointEngine *engine, const gchar *uuid, GError *
         g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointEngineEntryFree);
     guint i;
 
-    for (i = 0; i < engine->names->len; i++) {
+    for (i = 0; g_str_equal(uuid, FAKE_UUID) && i < engine->names->len; i++) {
         g_auto(GStrv) parts = g_strsplit(g_ptr_array_index(engine->names, i), "<", 2);
         virCheckpointEngineEntry *entry = g_new0(virCheckpointEngineEntry, 1);
 
