@@ -13,7 +13,7 @@
 #include <libxml/xpath.h>
 
 /** Documents larger than this are refused before parsing. */
-#define VIR_CHECKPOINT_XML_MAX_BYTES (4 * 1024 * 1024)
+#define VIR_CHECKPOINT_XML_MAX_BYTES 4194304
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(xmlDoc, xmlFreeDoc)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(xmlXPathContext, xmlXPathFreeContext)

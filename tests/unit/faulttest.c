@@ -30,6 +30,7 @@ testFaultOff(void)
     g_assert_no_error(error);
 }
 
+#ifdef VIR_CHECKPOINT_FAULTS
 static void
 testFaultFail(void)
 {
@@ -117,6 +118,7 @@ testFaultHold(void)
     g_unlink(log);
     g_rmdir(dir);
 }
+#endif
 
 int
 main(int argc, char **argv)
