@@ -72,7 +72,8 @@ def expect_content(path, model, what='image', fmt='qcow2', force=False):
 def diff(first, second, first_format='qcow2', second_format='qcow2'):
     """The 64 KiB clusters in which two images differ, as a set."""
     found = set()
-    with RawView(first, first_format) as a, RawView(second, second_format) as b, \
+    with RawView(first, first_format, True) as a, \
+            RawView(second, second_format, True) as b, \
             open(a, 'rb') as one, open(b, 'rb') as two:
         index = 0
         while True:

@@ -185,6 +185,7 @@ class Oracle:
         at_end = disk.model.copy()
         self.dom.blockJobAbort(target, flags)
         wait_for(lambda: not self.dom.blockJobInfo(target, 0), f'{target}: job ends')
+        self.events.wait(target, 'completed' if pivot else 'canceled', timeout=20)
         if pivot:
             os.unlink(disk.path)
             disk.path = path

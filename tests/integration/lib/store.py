@@ -1,5 +1,7 @@
 """The daemon's store, read independently of it: which bits make up which checkpoint."""
 
+import contextlib
+import fcntl
 import glob
 import os
 import xml.etree.ElementTree as ElementTree
@@ -30,6 +32,14 @@ class Record:
 
 def folder(host, vm):
     return os.path.join(host.state, vm.uuid)
+
+
+@contextlib.contextmanager
+def locked(host, vm):
+    """No operation of the daemon on the domain while this lasts."""
+    with open(os.path.join(folder(host, vm), 'lock'), 'r+') as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield
 
 
 def records(host, vm):
@@ -72,6 +82,11 @@ def _at_rest(vm, target, name):
 
 def since(host, vm, target, name):
     """The 64 KiB clusters that the daemon knows as changed since a checkpoint."""
+    with locked(host, vm):
+        return _since(host, vm, target, name)
+
+
+def _since(host, vm, target, name):
     chain = records(host, vm)
     names = [record.name for record in chain]
     if name not in names:
