@@ -23,8 +23,9 @@
 
 #include <string.h>
 
-/* QEMU's limit for names of bitmaps, which libvirt gives its checkpoints' names. */
-#define VIR_CHECKPOINT_DEF_MAX_NAME_BYTES 1023
+/* Names travel: into files of other tools, node names, logs.  What is longer than this
+ * one of them refuses some day, after the checkpoint was made. */
+#define VIR_CHECKPOINT_DEF_MAX_NAME_BYTES 200
 
 virCheckpointDiskDef *
 virCheckpointDiskDefNew(const gchar *name, virCheckpointDiskType type)

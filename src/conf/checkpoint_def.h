@@ -67,7 +67,7 @@ typedef enum {
  *
  * Errors: VIR_ERR_XML_DETAIL (malformed), VIR_ERR_XML_ERROR (another root),
  * VIR_ERR_XML_INVALID_SCHEMA (against libvirt's schema: unknown or double elements, a
- * bitmap with checkpoint='no', a name that is not 1 to 1023 letters, digits, '_', '-'
+ * bitmap with checkpoint='no', a name that is not 1 to 200 letters, digits, '_', '-'
  * and '.', or begins with '.').
  */
 virCheckpointDef *
