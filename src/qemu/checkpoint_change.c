@@ -87,7 +87,7 @@ virCheckpointChangeNewSegment(virCheckpointSegments *segments,
 
     if (!top)
         return NULL;
-    if (g_strcmp0(top->driver, "qcow2") != 0 || top->compatOld || top->readOnly) {
+    if (!virCheckpointSegmentsCanTrack(top)) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
                     "checkpoint for disk %s unsupported: %s", target,
                     g_strcmp0(top->driver, "qcow2") != 0 ? "the image is not qcow2"

@@ -23,6 +23,9 @@
 #include "checkpoint_error.h"
 #include "checkpoint_nodes.h"
 
+/** Pivots do not come in rows. */
+#define QUERY_TRIES 10
+
 struct virCheckpointGraph {
     GPtrArray *nodes;   /* virCheckpointNode*, owned */
     GHashTable *byName; /* borrowed key -> virCheckpointNode*, borrowed */
@@ -200,31 +203,75 @@ virCheckpointGraphPlainFiles(virCheckpointGraph *graph)
     }
 }
 
-virCheckpointGraph *
-virCheckpointGraphQuery(virCheckpointMonitor *monitor, GError **error)
+/* Which device looks at which node, as text. */
+static gchar *
+virCheckpointGraphTops(const virCheckpointJson *list)
+{
+    GString *text = g_string_new(NULL);
+    gsize i;
+
+    for (i = 0; i < virCheckpointJsonLength(list); i++) {
+        const virCheckpointJson *entry = virCheckpointJsonIndex(list, i);
+        const gchar *qdev = virCheckpointJsonGetString(entry, "qdev");
+        const gchar *top =
+            virCheckpointJsonString(virCheckpointJsonPath(entry, "inserted.node-name"));
+
+        g_string_append_printf(text, "%s %s\n", qdev ? qdev : "", top ? top : "");
+    }
+    return g_string_free(text, FALSE);
+}
+
+/* One try; *@torn is set when a disk moved to another node in between. */
+static virCheckpointGraph *
+virCheckpointGraphTry(virCheckpointMonitor *monitor, gboolean *torn, GError **error)
 {
     g_autoptr(virCheckpointGraph) graph = g_new0(virCheckpointGraph, 1);
+    g_autoptr(virCheckpointJson) before = NULL;
     g_autoptr(virCheckpointJson) nodes = NULL;
-    g_autoptr(virCheckpointJson) devices = NULL;
     g_autoptr(virCheckpointJson) edges = NULL;
+    g_autoptr(virCheckpointJson) after = NULL;
+    g_autofree gchar *first = NULL;
+    g_autofree gchar *last = NULL;
 
     graph->nodes =
         g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointNodeFree);
     graph->byName = g_hash_table_new(g_str_hash, g_str_equal);
     graph->qdevs = g_ptr_array_new_with_free_func(g_free);
     graph->tops = g_ptr_array_new_with_free_func(g_free);
-    if (!(nodes = virCheckpointMonitorRun(monitor, "query-named-block-nodes",
+    if (!(before = virCheckpointMonitorRun(monitor, "query-block", NULL, error)) ||
+        !(nodes = virCheckpointMonitorRun(monitor, "query-named-block-nodes",
                                           virCheckpointJsonBuild("b:flat", TRUE, NULL),
                                           error)) ||
-        !(devices = virCheckpointMonitorRun(monitor, "query-block", NULL, error)) ||
         !(edges = virCheckpointMonitorRun(monitor, "x-debug-query-block-graph", NULL,
-                                          error)))
+                                          error)) ||
+        !(after = virCheckpointMonitorRun(monitor, "query-block", NULL, error)))
         return NULL;
+    first = virCheckpointGraphTops(before);
+    last = virCheckpointGraphTops(after);
+    *torn = !g_str_equal(first, last);
     virCheckpointGraphReadNodes(graph, nodes);
-    virCheckpointGraphReadDevices(graph, devices);
+    virCheckpointGraphReadDevices(graph, after);
     virCheckpointGraphReadEdges(graph, edges);
     virCheckpointGraphPlainFiles(graph);
     return g_steal_pointer(&graph);
+}
+
+virCheckpointGraph *
+virCheckpointGraphQuery(virCheckpointMonitor *monitor, GError **error)
+{
+    guint tries;
+
+    for (tries = 0; tries < QUERY_TRIES; tries++) {
+        gboolean torn;
+        g_autoptr(virCheckpointGraph) graph =
+            virCheckpointGraphTry(monitor, &torn, error);
+
+        if (!graph || !torn)
+            return g_steal_pointer(&graph);
+    }
+    g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                        "the disks of the domain do not hold still");
+    return NULL;
 }
 
 const virCheckpointNode *

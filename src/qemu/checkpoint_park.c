@@ -113,17 +113,6 @@ virCheckpointParkSave(virCheckpointSegments *segments,
     return virCheckpointStoreSave(segments->store, record, error);
 }
 
-static void
-virCheckpointParkWarnLost(virCheckpointSegments *segments,
-                          const virCheckpointRecord *record,
-                          const gchar *target)
-{
-    g_warning(
-        "domain %s (%s), disk %s: changes since checkpoint '%s' were lost; it and "
-        "older checkpoints of this disk cannot be used, a new one can be created",
-        segments->view->name, segments->view->uuid, target, record->def->name);
-}
-
 typedef enum {
     VIR_CHECKPOINT_PARK_PARTS_READY,
     VIR_CHECKPOINT_PARK_PARTS_BUSY, /* somebody's job holds one */
@@ -150,6 +139,22 @@ virCheckpointParkFind(GPtrArray *layers, const gchar *name, GPtrArray *with)
     return info ? VIR_CHECKPOINT_PARK_PARTS_READY : VIR_CHECKPOINT_PARK_PARTS_LOST;
 }
 
+/* Where frozen bitmap @name of @segment is: the layers that have it go into @with. */
+static virCheckpointParkParts
+virCheckpointParkLook(virCheckpointSegments *segments,
+                      const virCheckpointNode *top,
+                      const virCheckpointSegment *segment,
+                      const gchar *name,
+                      GPtrArray *with)
+{
+    g_autoptr(GPtrArray) layers = virCheckpointSegmentsLayers(segments, top, segment);
+
+    /* Nothing carries a frozen bitmap to another file: it is where it was made. */
+    if (!virCheckpointGraphLayer(segments->graph, top, segment->born))
+        return VIR_CHECKPOINT_PARK_PARTS_LOST;
+    return virCheckpointParkFind(layers, name, with);
+}
+
 /* Parks one frozen bitmap of @segment.  *@left is set when it must wait. */
 static gboolean
 virCheckpointParkFrozen(virCheckpointSegments *segments,
@@ -162,28 +167,19 @@ virCheckpointParkFrozen(virCheckpointSegments *segments,
     const virCheckpointNode *top =
         virCheckpointSegmentsFindTop(segments, segment->target);
     g_autoptr(GPtrArray) with = g_ptr_array_new();
-    g_autoptr(GPtrArray) layers = NULL;
     g_autoptr(GPtrArray) files = NULL;
     g_autofree gchar *name = g_strdup(bitmap);
-    virCheckpointParkParts parts = VIR_CHECKPOINT_PARK_PARTS_LOST;
+    virCheckpointParkParts parts = VIR_CHECKPOINT_PARK_PARTS_BUSY;
 
-    if (!top) {
-        *left = TRUE;
-        return TRUE;
-    }
-    /* Nothing carries a frozen bitmap to another file: it is where it was made, or
-     * gone. */
-    if (virCheckpointGraphLayer(segments->graph, top, segment->born)) {
-        layers = virCheckpointSegmentsLayers(segments, top, segment);
-        parts = virCheckpointParkFind(layers, name, with);
-    }
+    if (top)
+        parts = virCheckpointParkLook(segments, top, segment, name, with);
     if (parts == VIR_CHECKPOINT_PARK_PARTS_BUSY) {
         *left = TRUE;
         return TRUE;
     }
     if (parts == VIR_CHECKPOINT_PARK_PARTS_LOST) {
         segment->lost = TRUE;
-        virCheckpointParkWarnLost(segments, record, segment->target);
+        virCheckpointSegmentsWarnLost(segments, record, segment->target);
         files = g_ptr_array_new();
     } else if (!(files = virCheckpointParkLayers(segments, with, name, error))) {
         return FALSE;
@@ -193,6 +189,18 @@ virCheckpointParkFrozen(virCheckpointSegments *segments,
            virCheckpointFaultPoint("park/released", error) &&
            virCheckpointParkSave(segments, record, segment, files, name, error) &&
            virCheckpointFaultPoint("park/saved", error);
+}
+
+static gboolean
+virCheckpointParkAnyWritable(GPtrArray *layers)
+{
+    guint i;
+
+    for (i = 0; i < layers->len; i++) {
+        if (!((const virCheckpointNode *)g_ptr_array_index(layers, i))->readOnly)
+            return TRUE;
+    }
+    return FALSE;
 }
 
 /* Parks what a snapshot froze of the active bitmap of @segment. */
@@ -218,6 +226,11 @@ virCheckpointParkLower(virCheckpointSegments *segments,
     }
     layers = virCheckpointSegmentsLayers(segments, top, segment);
     g_ptr_array_remove_index(layers, 0);
+    /* A commit writes to them: what it writes is in the top's bitmap, too. */
+    if (virCheckpointParkAnyWritable(layers)) {
+        *left = TRUE;
+        return TRUE;
+    }
     if (layers->len > 0 &&
         virCheckpointParkFind(layers, virCheckpointSegmentActive(segment), with) !=
             VIR_CHECKPOINT_PARK_PARTS_READY) {
@@ -261,6 +274,28 @@ virCheckpointParkSegment(virCheckpointSegments *segments,
     return ok;
 }
 
+/* TRUE if a frozen bitmap of @segment seems lost. */
+static gboolean
+virCheckpointParkSeemsLost(virCheckpointSegments *segments,
+                           const virCheckpointRecord *record,
+                           const virCheckpointSegment *segment)
+{
+    const virCheckpointNode *top =
+        virCheckpointSegmentsFindTop(segments, segment->target);
+    guint i;
+
+    for (i = 0; top && i < segment->bitmaps->len; i++) {
+        const gchar *name = g_ptr_array_index(segment->bitmaps, i);
+        g_autoptr(GPtrArray) with = g_ptr_array_new();
+
+        if (!virCheckpointSegmentsIsActive(segments, record, segment, name) &&
+            virCheckpointParkLook(segments, top, segment, name, with) ==
+                VIR_CHECKPOINT_PARK_PARTS_LOST)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 gboolean
 virCheckpointSegmentsPark(virCheckpointSegments *segments,
                           const gchar *target,
@@ -272,6 +307,8 @@ virCheckpointSegmentsPark(virCheckpointSegments *segments,
 
     if (!segments->graph)
         return TRUE;
+    if (!virCheckpointSegmentsConfirm(segments, virCheckpointParkSeemsLost, error))
+        return FALSE;
     for (i = 0; i < segments->records->len; i++) {
         virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
 
@@ -302,111 +339,4 @@ virCheckpointSegmentsPark(virCheckpointSegments *segments,
                     "a bitmap of domain '%s' cannot be parked yet",
                     segments->view->name);
     return !left;
-}
-
-guint64
-virCheckpointSegmentsGranularity(const virCheckpointNode *node)
-{
-    guint64 granularity =
-        node->clusterSize ? CLAMP(node->clusterSize, 4096, 65536) : 65536;
-
-    /* A persistent bitmap may have 512 MiB of bits. */
-    while (node->sizeBytes / granularity / 8 >= 512 * 1024 * 1024)
-        granularity *= 2;
-    return granularity;
-}
-
-/* Tracking of @segment was lost: say so durably, then begin again under a new name. */
-static gboolean
-virCheckpointEnsureRestart(virCheckpointSegments *segments,
-                           virCheckpointRecord *record,
-                           virCheckpointSegment *segment,
-                           const virCheckpointNode *top,
-                           GError **error)
-{
-    g_autofree gchar *name = NULL;
-    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
-    guint i;
-
-    if (!segment->lost)
-        virCheckpointParkWarnLost(segments, record, segment->target);
-    segment->lost = TRUE;
-    for (i = 0; i < segment->bitmaps->len; i++) {
-        if (!virCheckpointSegmentsRelease(
-                segments, g_ptr_array_index(segment->bitmaps, i), error))
-            return FALSE;
-    }
-    g_ptr_array_set_size(segment->bitmaps, 0);
-    if (g_strcmp0(top->driver, "qcow2") == 0 && !top->compatOld && !top->readOnly) {
-        if (!(name = virCheckpointSegmentsNewName(segments, error)))
-            return FALSE;
-        g_ptr_array_add(segment->bitmaps, g_strdup(name));
-        g_free(segment->born);
-        segment->born = g_strdup(top->file);
-        segment->sizeBytes = top->sizeBytes;
-        segment->granularity = virCheckpointSegmentsGranularity(top);
-    }
-    if (!virCheckpointStoreSave(segments->store, record, error) ||
-        !virCheckpointFaultPoint("ensure/lost", error))
-        return FALSE;
-    if (!name)
-        return TRUE;
-    virCheckpointTxnAdd(txn, top->name, name, segment->granularity,
-                        VIR_CHECKPOINT_BITMAP_PERSISTENT);
-    return virCheckpointTxnRun(txn, segments->view->monitor, error) &&
-           virCheckpointFaultPoint("ensure/restarted", error);
-}
-
-/* The segment of disk @target that records, if @record has it. */
-static gboolean
-virCheckpointEnsureDisk(virCheckpointSegments *segments,
-                        virCheckpointRecord *record,
-                        virCheckpointSegment *segment,
-                        gboolean *restarted,
-                        GError **error)
-{
-    const virCheckpointNode *top =
-        virCheckpointSegmentsFindTop(segments, segment->target);
-
-    if (!top)
-        return TRUE;
-    if (!virCheckpointSegmentsIsHealthy(segments, top, segment)) {
-        /* A disk that can hold no bitmap was given up before. */
-        if (segment->lost && segment->bitmaps->len == 0 &&
-            (g_strcmp0(top->driver, "qcow2") != 0 || top->compatOld || top->readOnly))
-            return TRUE;
-        *restarted = TRUE;
-        return virCheckpointEnsureRestart(segments, record, segment, top, error);
-    }
-    if (virCheckpointGraphLayer(segments->graph, top, segment->born))
-        return TRUE;
-    /* A commit, copy or pull moved it to another file and took all layers along. */
-    g_free(segment->born);
-    segment->born = g_strdup(top->file);
-    return virCheckpointStoreSave(segments->store, record, error);
-}
-
-gboolean
-virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error)
-{
-    gboolean restarted = FALSE;
-    guint i;
-    guint j;
-
-    for (i = 0; segments->graph && i < segments->records->len; i++) {
-        virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
-
-        if (record->state == VIR_CHECKPOINT_RECORD_CREATING)
-            continue;
-        for (j = 0; j < record->segments->len; j++) {
-            virCheckpointSegment *segment = g_ptr_array_index(record->segments, j);
-
-            if (virCheckpointTreeNewest(segments->records, segment->target) == record &&
-                !virCheckpointEnsureDisk(segments, record, segment, &restarted, error))
-                return FALSE;
-        }
-    }
-    if (restarted)
-        virCheckpointSegmentsSweep(segments);
-    return TRUE;
 }

@@ -78,7 +78,35 @@ virCheckpointRecoverySweepNodes(virCheckpointSegments *segments)
     }
 }
 
-/* A creation whose outcome nobody saw: the same transaction again decides. */
+/* Bitmaps of @record that are not there, whatever the reason, are nobody's to hand on.
+ */
+static gboolean
+virCheckpointRecoveryForgetMissing(virCheckpointSegments *segments,
+                                   virCheckpointRecord *record,
+                                   GError **error)
+{
+    guint i;
+
+    for (i = 0; i < record->segments->len; i++) {
+        virCheckpointSegment *segment = g_ptr_array_index(record->segments, i);
+        const virCheckpointNode *top =
+            virCheckpointSegmentsFindTop(segments, segment->target);
+        const gchar *name = virCheckpointSegmentActive(segment);
+
+        if (!name || (top && virCheckpointNodeBitmap(top, name)))
+            continue;
+        if (!virCheckpointSegmentsRelease(segments, name, error))
+            return FALSE;
+        g_ptr_array_set_size(segment->bitmaps, 0);
+    }
+    return TRUE;
+}
+
+/*
+ * A creation that was not answered.  The same transaction again decides: now it has
+ * run, before or just now, or it never can.  Then it is taken back, like a deletion:
+ * had it run just now, it would stand for a later moment than its client meant.
+ */
 static gboolean
 virCheckpointRecoveryCreating(virCheckpointSegments *segments,
                               virCheckpointRecord *record,
@@ -94,27 +122,12 @@ virCheckpointRecoveryCreating(virCheckpointSegments *segments,
         return FALSE;
     }
     if (!virCheckpointFaultPoint("settle/transaction", error) ||
-        !virCheckpointSegmentsRefresh(segments, error))
+        !virCheckpointSegmentsRefresh(segments, error) ||
+        !virCheckpointRecoveryForgetMissing(segments, copy, error))
         return FALSE;
-    if (virCheckpointSegmentsCountCreated(segments, copy) == 0 &&
-        copy->segments->len > 0) {
-        guint i;
-
-        /* Refused, and not because it ran before: none of it exists. */
-        for (i = 0; i < copy->segments->len; i++) {
-            const virCheckpointSegment *segment = g_ptr_array_index(copy->segments, i);
-
-            if (!virCheckpointSegmentsRelease(
-                    segments, virCheckpointSegmentActive(segment), error))
-                return FALSE;
-        }
-        g_info("domain %s: checkpoint '%s', which was never made, is forgotten",
-               segments->view->name, copy->def->name);
-        return virCheckpointStoreRemove(segments->store, copy->id, error);
-    }
-    copy->state = VIR_CHECKPOINT_RECORD_READY;
-    g_debug("domain=%s checkpoint=%s state=creating->ready (settled)",
-            segments->view->uuid, copy->def->name);
+    copy->state = VIR_CHECKPOINT_RECORD_DELETING;
+    g_info("domain %s: checkpoint '%s', whose creation was not answered, is taken back",
+           segments->view->name, copy->def->name);
     return virCheckpointStoreSave(segments->store, copy, error);
 }
 

@@ -57,6 +57,32 @@ virCheckpointSegmentsRelease(virCheckpointSegments *segments,
 void
 virCheckpointSegmentsSweep(virCheckpointSegments *segments);
 
+/** A segment whose tracking seems to be lost, by some criterion. */
+typedef gboolean (*virCheckpointSegmentsSeemsLostFunc)(
+    virCheckpointSegments *segments,
+    const virCheckpointRecord *record,
+    const virCheckpointSegment *segment);
+
+/**
+ * Before anything is called lost: for each disk for which @seemsLost waits until
+ * libvirt has no job on it, and refreshes @segments.  FALSE when a job goes on for too
+ * long.
+ */
+gboolean
+virCheckpointSegmentsConfirm(virCheckpointSegments *segments,
+                             virCheckpointSegmentsSeemsLostFunc seemsLost,
+                             GError **error);
+
+/** Tells the admin that @record's segment of disk @target is lost. */
+void
+virCheckpointSegmentsWarnLost(virCheckpointSegments *segments,
+                              const virCheckpointRecord *record,
+                              const gchar *target);
+
+/** TRUE if @top can hold a persistent bitmap. */
+gboolean
+virCheckpointSegmentsCanTrack(const virCheckpointNode *top);
+
 /** A new bitmap name, in the journal. */
 gchar *
 virCheckpointSegmentsNewName(virCheckpointSegments *segments, GError **error);

@@ -1,0 +1,241 @@
+/*
+ * checkpoint_ensure.c: the invariant
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: the newest segment's bitmap is on the disk's top format node, persistent,
+ * recording and consistent, and on each of its layers.  Where that does not hold
+ * changes of unknown extent are missing: "lost" is saved first, then tracking starts
+ * anew under a new name, so that no crash in between can make it look healthy.
+ *
+ * Lost is for ever, so it is said only of what holds still: libvirt merges the bitmaps
+ * of a commit, copy or pull in transactions of its own around the pivot, and in between
+ * the top lacks them.  While libvirt knows a job on the disk nothing is decided.
+ */
+
+#include "config.h"
+
+#include <string.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_fault.h"
+#include "checkpoint_segmentspriv.h"
+
+/** How long a foreign job may take to end once it has begun to move a disk. */
+#define CONFIRM_MS 10000
+#define CONFIRM_STEP_MS 50
+
+void
+virCheckpointSegmentsWarnLost(virCheckpointSegments *segments,
+                              const virCheckpointRecord *record,
+                              const gchar *target)
+{
+    g_warning(
+        "domain %s (%s), disk %s: changes since checkpoint '%s' were lost; it and "
+        "older checkpoints of this disk cannot be used, a new one can be created",
+        segments->view->name, segments->view->uuid, target, record->def->name);
+}
+
+gboolean
+virCheckpointSegmentsCanTrack(const virCheckpointNode *top)
+{
+    return g_strcmp0(top->driver, "qcow2") == 0 && !top->compatOld && !top->readOnly;
+}
+
+guint64
+virCheckpointSegmentsGranularity(const virCheckpointNode *node)
+{
+    guint64 granularity =
+        node->clusterSize ? CLAMP(node->clusterSize, 4096, 65536) : 65536;
+
+    /* A persistent bitmap may have 512 MiB of bits. */
+    while (node->sizeBytes / granularity / 8 >= 512 * 1024 * 1024)
+        granularity *= 2;
+    return granularity;
+}
+
+/* Waits until libvirt has no job on disk @target, then looks again. */
+static gboolean
+virCheckpointEnsureLookAgain(virCheckpointSegments *segments,
+                             const gchar *target,
+                             GError **error)
+{
+    guint waitedMs;
+
+    for (waitedMs = 0; waitedMs < CONFIRM_MS; waitedMs += CONFIRM_STEP_MS) {
+        virDomainBlockJobInfo info;
+
+        if (virDomainGetBlockJobInfo(segments->view->domain, target, &info, 0) != 1)
+            return virCheckpointSegmentsRefresh(segments, error);
+        g_usleep(CONFIRM_STEP_MS * 1000);
+    }
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                "disk '%s' of domain '%s' has a block job that must end first", target,
+                segments->view->name);
+    return FALSE;
+}
+
+/* The target of a segment for which @seemsLost and that is not in @confirmed. */
+static gchar *
+virCheckpointEnsureFind(virCheckpointSegments *segments,
+                        virCheckpointSegmentsSeemsLostFunc seemsLost,
+                        GPtrArray *confirmed)
+{
+    guint i;
+    guint j;
+
+    for (i = 0; i < segments->records->len; i++) {
+        const virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
+
+        if (record->state == VIR_CHECKPOINT_RECORD_CREATING)
+            continue;
+        for (j = 0; j < record->segments->len; j++) {
+            const virCheckpointSegment *segment =
+                g_ptr_array_index(record->segments, j);
+
+            if (!g_ptr_array_find_with_equal_func(confirmed, segment->target,
+                                                  g_str_equal, NULL) &&
+                seemsLost(segments, record, segment))
+                return g_strdup(segment->target);
+        }
+    }
+    return NULL;
+}
+
+gboolean
+virCheckpointSegmentsConfirm(virCheckpointSegments *segments,
+                             virCheckpointSegmentsSeemsLostFunc seemsLost,
+                             GError **error)
+{
+    g_autoptr(GPtrArray) confirmed = g_ptr_array_new_with_free_func(g_free);
+    gchar *target;
+
+    while ((target = virCheckpointEnsureFind(segments, seemsLost, confirmed))) {
+        g_ptr_array_add(confirmed, target);
+        if (!virCheckpointEnsureLookAgain(segments, target, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* A disk that can hold no bitmap stays as it is once that was said. */
+static gboolean
+virCheckpointEnsureIsGivenUp(const virCheckpointNode *top,
+                             const virCheckpointSegment *segment)
+{
+    return segment->lost && segment->bitmaps->len == 0 &&
+           !virCheckpointSegmentsCanTrack(top);
+}
+
+/* Tracking of @segment was lost: say so durably, then begin again under a new name. */
+static gboolean
+virCheckpointEnsureRestart(virCheckpointSegments *segments,
+                           virCheckpointRecord *record,
+                           virCheckpointSegment *segment,
+                           const virCheckpointNode *top,
+                           GError **error)
+{
+    g_autofree gchar *name = NULL;
+    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
+    guint i;
+
+    if (!segment->lost)
+        virCheckpointSegmentsWarnLost(segments, record, segment->target);
+    segment->lost = TRUE;
+    for (i = 0; i < segment->bitmaps->len; i++) {
+        if (!virCheckpointSegmentsRelease(
+                segments, g_ptr_array_index(segment->bitmaps, i), error))
+            return FALSE;
+    }
+    g_ptr_array_set_size(segment->bitmaps, 0);
+    if (virCheckpointSegmentsCanTrack(top)) {
+        if (!(name = virCheckpointSegmentsNewName(segments, error)))
+            return FALSE;
+        g_ptr_array_add(segment->bitmaps, g_strdup(name));
+        g_free(segment->born);
+        segment->born = g_strdup(top->file);
+        segment->sizeBytes = top->sizeBytes;
+        segment->granularity = virCheckpointSegmentsGranularity(top);
+    }
+    if (!virCheckpointStoreSave(segments->store, record, error) ||
+        !virCheckpointFaultPoint("ensure/lost", error))
+        return FALSE;
+    if (!name)
+        return TRUE;
+    virCheckpointTxnAdd(txn, top->name, name, segment->granularity,
+                        VIR_CHECKPOINT_BITMAP_PERSISTENT);
+    return virCheckpointTxnRun(txn, segments->view->monitor, error) &&
+           virCheckpointFaultPoint("ensure/restarted", error);
+}
+
+/* The segment of disk @target that records, if @record has it. */
+static gboolean
+virCheckpointEnsureDisk(virCheckpointSegments *segments,
+                        virCheckpointRecord *record,
+                        virCheckpointSegment *segment,
+                        gboolean *restarted,
+                        GError **error)
+{
+    const virCheckpointNode *top =
+        virCheckpointSegmentsFindTop(segments, segment->target);
+
+    if (!top)
+        return TRUE;
+    if (!virCheckpointSegmentsIsHealthy(segments, top, segment)) {
+        if (virCheckpointEnsureIsGivenUp(top, segment))
+            return TRUE;
+        *restarted = TRUE;
+        return virCheckpointEnsureRestart(segments, record, segment, top, error);
+    }
+    if (virCheckpointGraphLayer(segments->graph, top, segment->born))
+        return TRUE;
+    /* A commit, copy or pull moved it to another file and took all layers along. */
+    g_free(segment->born);
+    segment->born = g_strdup(top->file);
+    return virCheckpointStoreSave(segments->store, record, error);
+}
+
+/* TRUE if @segment, should it be the newest of its disk, does not track it. */
+static gboolean
+virCheckpointEnsureSeemsLost(virCheckpointSegments *segments,
+                             const virCheckpointRecord *record,
+                             const virCheckpointSegment *segment)
+{
+    const virCheckpointNode *top =
+        virCheckpointSegmentsFindTop(segments, segment->target);
+
+    return top &&
+           virCheckpointTreeNewest(segments->records, segment->target) == record &&
+           !virCheckpointSegmentsIsHealthy(segments, top, segment) &&
+           !virCheckpointEnsureIsGivenUp(top, segment);
+}
+
+gboolean
+virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error)
+{
+    gboolean restarted = FALSE;
+    guint i;
+    guint j;
+
+    if (!segments->graph)
+        return TRUE;
+    if (!virCheckpointSegmentsConfirm(segments, virCheckpointEnsureSeemsLost, error))
+        return FALSE;
+    for (i = 0; i < segments->records->len; i++) {
+        virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
+
+        if (record->state == VIR_CHECKPOINT_RECORD_CREATING)
+            continue;
+        for (j = 0; j < record->segments->len; j++) {
+            virCheckpointSegment *segment = g_ptr_array_index(record->segments, j);
+
+            if (virCheckpointTreeNewest(segments->records, segment->target) == record &&
+                !virCheckpointEnsureDisk(segments, record, segment, &restarted, error))
+                return FALSE;
+        }
+    }
+    if (restarted)
+        virCheckpointSegmentsSweep(segments);
+    return TRUE;
+}
