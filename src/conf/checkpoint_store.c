@@ -207,6 +207,20 @@ virCheckpointStorePeek(virCheckpointStore *store, const gchar *uuid, GError **er
     return look.records;
 }
 
+GPtrArray *
+virCheckpointStorePeekJobs(virCheckpointStore *store, const gchar *uuid, GError **error)
+{
+    g_autofree gchar *name = virCheckpointStoreCheckUuid(uuid, error);
+    virCheckpointStoreLook look = {0};
+
+    if (!name)
+        return NULL;
+    if (!virCheckpointStoreFolderLook(virCheckpointStoreFolderOf(store, name),
+                                      VIR_CHECKPOINT_STORE_LOOK_JOBS, &look, error))
+        return NULL;
+    return look.jobs;
+}
+
 /* One domain's folder */
 
 /* Returns: the descriptor of the lock; the folder exists then. */

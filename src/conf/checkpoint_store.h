@@ -91,6 +91,11 @@ virCheckpointStoreRemove(virCheckpointStoreDomain *domain,
  * readers. */
 GPtrArray *
 virCheckpointStorePeek(virCheckpointStore *store, const gchar *uuid, GError **error);
+/** The same of its jobs. */
+GPtrArray *
+virCheckpointStorePeekJobs(virCheckpointStore *store,
+                           const gchar *uuid,
+                           GError **error);
 
 GPtrArray *
 virCheckpointStoreListJobs(virCheckpointStoreDomain *domain, GError **error);

@@ -62,13 +62,22 @@ static GPtrArray *
 virCheckpointEnginePeek(virCheckpointEngine *engine, const gchar *uuid, GError **error)
 {
     g_autoptr(GPtrArray) records = virCheckpointStorePeek(engine->store, uuid, error);
+    g_autoptr(GPtrArray) jobs = NULL;
     guint i;
 
+    if (virCheckpointEngineIsSettled(engine, uuid))
+        return g_steal_pointer(&records);
+    /* A copy that was being started takes its checkpoint back. */
+    jobs = virCheckpointStorePeekJobs(engine->store, uuid, NULL);
+    if (jobs && jobs->len > 0) {
+        virCheckpointEngineSettle(engine, uuid, NULL);
+        g_clear_pointer(&records, g_ptr_array_unref);
+        return virCheckpointStorePeek(engine->store, uuid, error);
+    }
     for (i = 0; records && i < records->len; i++) {
         const virCheckpointRecord *record = g_ptr_array_index(records, i);
 
-        if (record->state != VIR_CHECKPOINT_RECORD_READY &&
-            !virCheckpointEngineIsSettled(engine, uuid)) {
+        if (record->state != VIR_CHECKPOINT_RECORD_READY) {
             virCheckpointEngineSettle(engine, uuid, NULL);
             return virCheckpointStorePeek(engine->store, uuid, error);
         }

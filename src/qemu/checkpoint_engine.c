@@ -56,8 +56,19 @@ virCheckpointEngineSpawn(virCheckpointEngine *engine,
     task->func = func;
     task->data = data;
     task->free = free;
-    virCheckpointEngineHold(engine);
-    g_thread_pool_push(engine->pool, task, NULL);
+    g_mutex_lock(&engine->lock);
+    if (!engine->stopping) {
+        engine->busy++;
+        g_thread_pool_push(engine->pool, task, NULL);
+        task = NULL;
+    }
+    g_mutex_unlock(&engine->lock);
+    if (!task)
+        return;
+    /* The pool is being drained: what is recorded is taken up by the next start. */
+    if (free)
+        free(data);
+    g_free(task);
 }
 
 void

@@ -176,6 +176,23 @@ virCheckpointMirrorAwaitEnd(virCheckpointMirror *mirror, guint timeoutMs)
     return mirror->innerEnded ? mirror->innerStatus : -1;
 }
 
+gboolean
+virCheckpointMirrorIsConcluded(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    return mirror->concluded;
+}
+
+void
+virCheckpointMirrorAwaitGone(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    while (!mirror->over && !virCheckpointEngineStopping(mirror->engine))
+        g_cond_wait(&mirror->changed, &mirror->lock);
+}
+
 virCheckpointMirrorWish
 virCheckpointMirrorGetWish(virCheckpointMirror *mirror)
 {
@@ -245,6 +262,7 @@ virCheckpointMirrorSetProgress(virCheckpointMirror *mirror,
 gboolean
 virCheckpointMirrorInit(virCheckpointEngine *engine, GError **error)
 {
+    virCheckpointMirrorLoad(engine);
     return TRUE;
 }
 
@@ -356,9 +374,7 @@ virCheckpointEngineMirrorStart(virCheckpointEngine *engine,
                             "the block job ended before it began to copy");
         return FALSE;
     }
-    virCheckpointEngineSpawn(engine, virCheckpointMirrorThread,
-                             virCheckpointMirrorRef(mirror),
-                             (GDestroyNotify)virCheckpointMirrorUnref);
+    virCheckpointMirrorSpawn(mirror);
     return TRUE;
 }
 

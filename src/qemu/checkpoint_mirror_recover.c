@@ -42,39 +42,84 @@ virCheckpointMirrorEndHere(virCheckpointMirror *mirror,
                            virCheckpointDomainView *view,
                            GError **error)
 {
-    if (mirror->concluded)
-        return TRUE;
-    if (virCheckpointMirrorAdvanceAll(mirror, store, view) !=
-        VIR_CHECKPOINT_MIRROR_OVER)
+    if (!virCheckpointMirrorIsConcluded(mirror) &&
+        virCheckpointMirrorAdvanceAll(mirror, store, view) !=
+            VIR_CHECKPOINT_MIRROR_OVER)
         return virCheckpointMirrorSetUnsettled(mirror, error);
-    mirror->concluded = TRUE;
-    virCheckpointMirrorKick(mirror);
     return TRUE;
 }
 
-/* A job of an earlier process. */
+/* TRUE if the call that started the job was answered, as far as can be told: clients
+ * hear how a job ended that they know of. */
+static gboolean
+virCheckpointMirrorWasAnswered(const virCheckpointJobRecord *job)
+{
+    switch (job->state) {
+    case VIR_CHECKPOINT_JOB_MIRRORING:
+    case VIR_CHECKPOINT_JOB_PIVOTING:
+        return TRUE;
+    case VIR_CHECKPOINT_JOB_COMMITTING:
+    case VIR_CHECKPOINT_JOB_CLEANING:
+        return job->outcome != VIR_CHECKPOINT_JOB_FAILED || job->workBytes > 0;
+    case VIR_CHECKPOINT_JOB_PREPARING:
+    case VIR_CHECKPOINT_JOB_OVERLAYING:
+    case VIR_CHECKPOINT_JOB_BULK: /* if QEMU has the job */
+    case VIR_CHECKPOINT_JOB_LAST:
+        break;
+    }
+    return FALSE;
+}
+
+static virCheckpointMirror *
+virCheckpointMirrorNewRecovered(virCheckpointEngine *engine,
+                                const gchar *uuid,
+                                const virCheckpointJobRecord *job)
+{
+    virCheckpointMirror *mirror =
+        virCheckpointMirrorNew(engine, uuid, virCheckpointJobRecordCopy(job));
+
+    mirror->recovered = TRUE;
+    mirror->needsSettling = TRUE;
+    mirror->started = virCheckpointMirrorWasAnswered(mirror->job);
+    virCheckpointMirrorRegister(mirror);
+    virCheckpointMirrorSpawn(mirror);
+    return mirror;
+}
+
+void
+virCheckpointMirrorLoad(virCheckpointEngine *engine)
+{
+    g_autoptr(GPtrArray) uuids = virCheckpointStoreListDomains(engine->store, NULL);
+    guint i;
+    guint j;
+
+    for (i = 0; uuids && i < uuids->len; i++) {
+        const gchar *uuid = g_ptr_array_index(uuids, i);
+        g_autoptr(GPtrArray) jobs =
+            virCheckpointStorePeekJobs(engine->store, uuid, NULL);
+
+        for (j = 0; jobs && j < jobs->len; j++)
+            virCheckpointMirrorUnref(virCheckpointMirrorNewRecovered(
+                engine, uuid, g_ptr_array_index(jobs, j)));
+    }
+}
+
+/* A job of an earlier process: the first look. */
 static gboolean
 virCheckpointMirrorTakeUp(virCheckpointMirror *mirror,
                           virCheckpointStoreDomain *store,
                           virCheckpointDomainView *view,
                           GError **error)
 {
-    virCheckpointMirrorResult result;
-
-    mirror->recovered = TRUE;
-    mirror->started = TRUE;
-    virCheckpointMirrorRegister(mirror);
+    mirror->takenUp = TRUE;
     g_info("domain %s, disk '%s': taking up mirror job %s in state %s", mirror->uuid,
            mirror->target, mirror->job->id,
            virCheckpointJobStateToString(mirror->job->state));
-    result = virCheckpointMirrorAdvanceAll(mirror, store, view);
-    mirror->concluded = result == VIR_CHECKPOINT_MIRROR_OVER;
-    virCheckpointEngineSpawn(mirror->engine, virCheckpointMirrorThread,
-                             virCheckpointMirrorRef(mirror),
-                             (GDestroyNotify)virCheckpointMirrorUnref);
-    if (result == VIR_CHECKPOINT_MIRROR_RETRY && (!view || !view->running))
-        return virCheckpointMirrorSetUnsettled(mirror, error);
-    return TRUE;
+    if (virCheckpointMirrorAdvanceAll(mirror, store, view) !=
+            VIR_CHECKPOINT_MIRROR_RETRY ||
+        (view && view->running))
+        return TRUE;
+    return virCheckpointMirrorSetUnsettled(mirror, error);
 }
 
 gboolean
@@ -90,10 +135,11 @@ virCheckpointMirrorRecover(virCheckpointEngine *engine,
     mirror = virCheckpointMirrorFind(engine, uuid, job->target);
     if (mirror && !g_str_equal(mirror->job->id, job->id))
         return virCheckpointMirrorSetUnsettled(mirror, error);
-    if (mirror && view && view->running)
+    if (!mirror)
+        mirror = virCheckpointMirrorNewRecovered(engine, uuid, job);
+    if (mirror->recovered && !mirror->takenUp)
+        return virCheckpointMirrorTakeUp(mirror, store, view, error);
+    if (view && view->running)
         return TRUE;
-    if (mirror)
-        return virCheckpointMirrorEndHere(mirror, store, view, error);
-    mirror = virCheckpointMirrorNew(engine, uuid, virCheckpointJobRecordCopy(job));
-    return virCheckpointMirrorTakeUp(mirror, store, view, error);
+    return virCheckpointMirrorEndHere(mirror, store, view, error);
 }

@@ -199,6 +199,15 @@ virCheckpointMirrorBulkCancel(const virCheckpointMirrorStep *step,
     return VIR_CHECKPOINT_MIRROR_WAIT;
 }
 
+static void
+virCheckpointMirrorSetStarted(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    mirror->started = TRUE;
+    g_cond_broadcast(&mirror->changed);
+}
+
 static virCheckpointMirrorResult
 virCheckpointMirrorStepBulk(const virCheckpointMirrorStep *step, GError **error)
 {
@@ -217,6 +226,7 @@ virCheckpointMirrorStepBulk(const virCheckpointMirrorStep *step, GError **error)
         return VIR_CHECKPOINT_MIRROR_RETRY;
     }
     mirror->begun = TRUE;
+    virCheckpointMirrorSetStarted(mirror);
     if (bulk.concluded)
         return virCheckpointMirrorBulkEnded(step, &bulk, error);
     if (virCheckpointMirrorGetWish(mirror) == VIR_CHECKPOINT_MIRROR_WISH_CANCEL)
@@ -328,11 +338,14 @@ virCheckpointMirrorAdvanceAll(virCheckpointMirror *mirror,
     do {
         result = virCheckpointMirrorAdvance(mirror, store, view);
     } while (result == VIR_CHECKPOINT_MIRROR_MOVED);
-    if (mirror->begun && mirror->job->outcome == VIR_CHECKPOINT_JOB_UNDECIDED) {
+    if (result == VIR_CHECKPOINT_MIRROR_OVER) {
         g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
 
-        mirror->started = TRUE;
+        mirror->concluded = TRUE;
+        mirror->kicked = TRUE;
         g_cond_broadcast(&mirror->changed);
     }
+    if (mirror->begun && mirror->job->outcome == VIR_CHECKPOINT_JOB_UNDECIDED)
+        virCheckpointMirrorSetStarted(mirror);
     return result;
 }

@@ -57,6 +57,10 @@ virCheckpointMirrorCheckIdle(virCheckpointOperation *operation,
 
     other =
         virCheckpointMirrorFind(operation->engine, operation->view->uuid, disk->target);
+    if (other && virCheckpointMirrorIsConcluded(other)) {
+        virCheckpointMirrorAwaitGone(other);
+        g_clear_pointer(&other, virCheckpointMirrorUnref);
+    }
     found = virDomainGetBlockJobInfo(operation->view->domain, disk->target, &info, 0);
     if (found < 0)
         return virCheckpointDomainSetError(error);

@@ -122,6 +122,8 @@ virCheckpointMirrorLookOnce(virCheckpointMirrorEye *eye, virCheckpointMirror *mi
     wish = mirror->wish;
     state = mirror->state;
     g_mutex_unlock(&mirror->lock);
+    if (virCheckpointMirrorIsConcluded(mirror) || mirror->needsSettling)
+        return VIR_CHECKPOINT_LOOK_STEP;
     if (wish != VIR_CHECKPOINT_MIRROR_WISH_NONE && wish != mirror->wishSeen) {
         mirror->wishSeen = wish;
         return VIR_CHECKPOINT_LOOK_STEP;
@@ -177,16 +179,25 @@ virCheckpointMirrorTurn(virCheckpointMirror *mirror)
 {
     virCheckpointEngine *engine = mirror->engine;
     g_autoptr(GError) error = NULL;
-    g_autoptr(virCheckpointOperation) operation = virCheckpointOperationBegin(
-        engine, mirror->uuid,
-        mirror->needsSettling ? 0 : VIR_CHECKPOINT_OPERATION_NO_SETTLE, &error);
+    g_autoptr(virCheckpointOperation) operation = NULL;
     g_autoptr(virCheckpointStoreDomain) store = NULL;
 
+    if (virCheckpointMirrorIsConcluded(mirror))
+        return VIR_CHECKPOINT_MIRROR_OVER;
+    operation = virCheckpointOperationBegin(
+        engine, mirror->uuid,
+        mirror->needsSettling ? 0 : VIR_CHECKPOINT_OPERATION_NO_SETTLE, &error);
     if (operation) {
         mirror->needsSettling = FALSE;
-        if (mirror->concluded)
+        if (virCheckpointMirrorIsConcluded(mirror))
             return VIR_CHECKPOINT_MIRROR_OVER;
         return virCheckpointMirrorAdvanceAll(mirror, operation->store, operation->view);
+    }
+    if (mirror->recovered && !mirror->takenUp &&
+        g_error_matches(error, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_NO_DOMAIN)) {
+        /* Maybe it is on another host that shares the store: hands off. */
+        virCheckpointMirrorUnregister(mirror);
+        return VIR_CHECKPOINT_MIRROR_LEAVE;
     }
     if (!g_error_matches(error, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_NO_DOMAIN)) {
         g_info("domain %s, disk '%s': the mirror waits: %s", mirror->uuid,
@@ -196,7 +207,7 @@ virCheckpointMirrorTurn(virCheckpointMirror *mirror)
     store = virCheckpointStoreDomainOpen(engine->store, mirror->uuid, NULL);
     if (!store)
         return VIR_CHECKPOINT_MIRROR_RETRY;
-    if (mirror->concluded)
+    if (virCheckpointMirrorIsConcluded(mirror))
         return VIR_CHECKPOINT_MIRROR_OVER;
     return virCheckpointMirrorAdvanceAll(mirror, store, NULL);
 }
@@ -235,7 +246,7 @@ virCheckpointMirrorConclude(virCheckpointMirror *mirror)
 {
     virCheckpointMirrorLinger(mirror);
     virCheckpointMirrorUnregister(mirror);
-    if (mirror->started || mirror->recovered)
+    if (mirror->started)
         virCheckpointEngineEmitBlockJob(
             mirror->engine, mirror->uuid, mirror->target,
             mirror->pivoted ? mirror->destPath : mirror->sourcePath,
@@ -266,6 +277,8 @@ virCheckpointMirrorWork(virCheckpointMirror *mirror, gboolean untilStarted)
                 break;
         }
         result = virCheckpointMirrorTurn(mirror);
+        if (result == VIR_CHECKPOINT_MIRROR_LEAVE)
+            break;
         if (mirror->state != state)
             pauseMs = VIR_CHECKPOINT_POLL_MIN_MS;
         state = mirror->state;
@@ -275,6 +288,14 @@ virCheckpointMirrorWork(virCheckpointMirror *mirror, gboolean untilStarted)
         }
     }
     virCheckpointMirrorEyeClose(&eye);
+}
+
+void
+virCheckpointMirrorSpawn(virCheckpointMirror *mirror)
+{
+    virCheckpointEngineSpawn(mirror->engine, virCheckpointMirrorThread,
+                             virCheckpointMirrorRef(mirror),
+                             (GDestroyNotify)virCheckpointMirrorUnref);
 }
 
 void

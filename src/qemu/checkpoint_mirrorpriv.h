@@ -42,13 +42,13 @@ typedef struct virCheckpointMirror {
     /* only under the domain's slot */
     virCheckpointJobRecord *job;
     int targetFd;        /* the target as it was judged; -1: opened by path if needed */
+    gboolean takenUp;    /* the first look at a recovered job was made */
     gboolean begun;      /* the bulk job is known to exist or to have existed */
     gboolean copyBegun;  /* libvirt's copy was started or seen by this process */
     gboolean cancelSent; /* the bulk job was told to end */
     gboolean pivoted;
     gboolean orphan;        /* libvirt may not know that the guest is on the overlay */
     gboolean needsSettling; /* a record's fate must be settled before the next step */
-    gboolean concluded;     /* the record is gone: the job's thread tells clients */
     gboolean innerRan; /* libvirt ran a job of ours: its last event is waited for */
 
     GMutex lock; /* guards what follows; changed is broadcast for all of it */
@@ -57,8 +57,9 @@ typedef struct virCheckpointMirror {
     virCheckpointJobOutcome outcome;
     gboolean started; /* the bulk pass has begun: the caller of start has its answer */
     gboolean ready;   /* READY was told */
-    gboolean over;    /* nothing is left to do, clients were told */
-    GError *failure;  /* why the job failed */
+    gboolean concluded; /* the record is gone: clients are about to be told */
+    gboolean over;      /* nothing is left to do, clients were told */
+    GError *failure;    /* why the job failed */
     virCheckpointMirrorWish wish;
     GError *wishError; /* why the pivot did not happen; the job goes on */
     guint pivotsFailed;
@@ -105,6 +106,11 @@ virCheckpointMirrorExpectEnd(virCheckpointMirror *mirror);
 /** Waits for libvirt's word on how that job ended (-1: none came in @timeoutMs). */
 gint
 virCheckpointMirrorAwaitEnd(virCheckpointMirror *mirror, guint timeoutMs);
+gboolean
+virCheckpointMirrorIsConcluded(virCheckpointMirror *mirror);
+/** Waits until clients were told and the job has left the hash. */
+void
+virCheckpointMirrorAwaitGone(virCheckpointMirror *mirror);
 virCheckpointMirrorWish
 virCheckpointMirrorGetWish(virCheckpointMirror *mirror);
 /** The pivot was refused or failed: whoever asked for it gets @error (taken over). */
@@ -121,6 +127,12 @@ void
 virCheckpointMirrorSetProgress(virCheckpointMirror *mirror,
                                guint64 curBytes,
                                guint64 endBytes);
+
+/* checkpoint_mirror_recover.c */
+
+/** Puts the jobs that the last daemon left into the hash: clients see them at once. */
+void
+virCheckpointMirrorLoad(virCheckpointEngine *engine);
 
 /* checkpoint_mirror_validate.c */
 
@@ -143,6 +155,7 @@ typedef enum {
     VIR_CHECKPOINT_MIRROR_MOVED, /* call again */
     VIR_CHECKPOINT_MIRROR_WAIT,  /* nothing to do now: poll */
     VIR_CHECKPOINT_MIRROR_OVER,  /* the record is gone */
+    VIR_CHECKPOINT_MIRROR_LEAVE, /* the job is none of ours */
     VIR_CHECKPOINT_MIRROR_RETRY, /* could not be done: later; the reason was logged */
 } virCheckpointMirrorResult;
 
@@ -301,6 +314,9 @@ virCheckpointMirrorDisks(const virCheckpointDomainView *view);
 
 /* checkpoint_mirror_watch.c: the thread of a job */
 
+/** Lets a thread of the pool work on the job until it is over. */
+void
+virCheckpointMirrorSpawn(virCheckpointMirror *mirror);
 /** The pool's function: works on a job until it is over or the daemon ends. */
 void
 virCheckpointMirrorThread(virCheckpointEngine *engine, gpointer data);

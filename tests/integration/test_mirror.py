@@ -1,15 +1,19 @@
 """The incremental mirror: copies judged by content, errors, aborts, pivots, crashes."""
 
+import json
 import os
-import threading
+import signal
+import subprocess
 import time
 
 import libvirt
 
 from lib import images, jobs, store
 from lib.domain import CLUSTER, MIB, VM, qemu_img
+from lib.faults import Sweep
+from lib.guest import Guest, check_records
 from lib.host import Failure, wait_for
-from lib.runner import limit, slow
+from lib.runner import Skip, limit, slow
 
 REUSE = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
 
@@ -51,14 +55,17 @@ class Scene:
         left = [name for name in os.listdir(self.host.images) if '.virtcheckpoint-' in name]
         if left:
             raise Failure(f'overlays left: {left}')
-        folder = store.folder(self.host, self.vm)
-        found = os.listdir(folder) if os.path.isdir(folder) else []
-        if [name for name in found if name.endswith('.job.xml')]:
-            raise Failure(f'a job is recorded: {found}')
+        if self.job_files():
+            raise Failure(f'a job is recorded: {self.job_files()}')
         if self.vm.dom.isActive():
             if self.vm.stray():
                 raise Failure(f'left in QEMU: {self.vm.stray()}')
             self.expect_bitmaps()
+
+    def job_files(self):
+        folder = store.folder(self.host, self.vm)
+        found = os.listdir(folder) if os.path.isdir(folder) else []
+        return [name for name in found if name.endswith('.job.xml')]
 
     def expect_bitmaps(self):
         """One active bitmap of ours on each covered disk, none elsewhere."""
@@ -87,3 +94,592 @@ def test_full_copy_and_incremental_finish(host):
         images.expect_content(path, vm.disks['vda'].model, f'increment {step}')
         scene.settled()
     vm.verify()
+
+
+def test_raw_target(host):
+    """A raw file takes full and incremental copies that finish."""
+    scene = Scene(host)
+    vm = scene.vm
+    vm.write(MIB, 4 * MIB, 0x41)
+    path = scene.path('replica.raw', fmt='raw')
+    scene.copy(path, checkpoint='c1', fmt='raw')
+    images.expect_content(path, vm.disks['vda'].model, 'full', fmt='raw')
+    vm.write(2 * MIB, 512, 0x42)
+    vm.zero(3 * MIB, CLUSTER)
+    scene.copy(path, bitmap='c1', checkpoint='c2', fmt='raw')
+    images.expect_content(path, vm.disks['vda'].model, 'increment', fmt='raw')
+    scene.settled()
+
+
+def refused(scene, code, path, text='', target='vda', fmt='qcow2', flags=REUSE, **params):
+    """The call is refused with that code, and nothing of it is left."""
+    before = sorted(os.listdir(scene.host.images))
+    try:
+        jobs.start_copy(scene.dom, target, path, flags=flags, fmt=fmt, **params)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != code or text not in str(error):
+            raise Failure(f'refused with {error.get_error_code()}: {error}') from None
+    else:
+        raise Failure(f'not refused: {path} {params}')
+    if sorted(os.listdir(scene.host.images)) != before:
+        raise Failure(f'files changed: {sorted(os.listdir(scene.host.images))}')
+    scene.settled()
+
+
+def test_refusals_before_anything(host):
+    """What cannot work is refused with libvirt's code before anything is begun."""
+    cdrom = f'''<disk type='file' device='cdrom'><target dev='sda' bus='sata'/></disk>
+      <disk type='file' device='disk'><driver name='qemu' type='raw'/>
+      <source file='{host.images}/plain.raw'/><target dev='vdb' bus='virtio'/></disk>
+      <disk type='file' device='disk'><driver name='qemu' type='qcow2'/>
+      <source file='{host.images}/ro.qcow2'/><target dev='vdc' bus='virtio'/><readonly/>
+      </disk>'''
+    qemu_img('create', '-q', '-f', 'raw', f'{host.images}/plain.raw', '1M')
+    qemu_img('create', '-q', '-f', 'qcow2', f'{host.images}/ro.qcow2', '1M')
+    scene = Scene(host, VM(host, extra_devices=cdrom))
+    vm, good = scene.vm, scene.path('good.qcow2')
+    scene.copy(good, checkpoint='c1')
+    refused(scene, libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT, good, 'nope', bitmap='nope')
+    refused(scene, libvirt.VIR_ERR_INVALID_ARG, good, 'REUSE_EXT', bitmap='c1', flags=0)
+    refused(scene, libvirt.VIR_ERR_SYSTEM_ERROR, good + '.no', 'missing', bitmap='c1')
+    refused(scene, libvirt.VIR_ERR_CONFIG_UNSUPPORTED, good, 'already exists',
+            checkpoint='c2', flags=0)
+    refused(scene, libvirt.VIR_ERR_INVALID_ARG, scene.path('small.qcow2', size=MIB),
+            'size', bitmap='c1')
+    refused(scene, libvirt.VIR_ERR_INVALID_ARG, vm.disks['vda'].path, 'itself',
+            bitmap='c1')
+    os.link(vm.disks['vda'].path, f'{host.images}/other-name')
+    refused(scene, libvirt.VIR_ERR_INVALID_ARG, f'{host.images}/other-name', 'itself',
+            bitmap='c1')
+    refused(scene, libvirt.VIR_ERR_INVALID_ARG, good, 'vdz', target='vdz', bitmap='c1')
+    refused(scene, libvirt.VIR_ERR_OPERATION_INVALID, good, 'sda', target='sda',
+            bitmap='c1')
+    refused(scene, libvirt.VIR_ERR_CONFIG_UNSUPPORTED, good, 'qcow2', target='vdb',
+            bitmap='c1')
+    refused(scene, libvirt.VIR_ERR_OPERATION_INVALID, good, 'read-only', target='vdc',
+            checkpoint='c2')
+    raw = scene.path('r.raw', fmt='raw')
+    refused(scene, libvirt.VIR_ERR_OPERATION_FAILED, raw, '', bitmap='c1')
+    qemu_img('create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', good,
+             f'{host.images}/backed.qcow2')
+    refused(scene, libvirt.VIR_ERR_CONFIG_UNSUPPORTED, f'{host.images}/backed.qcow2',
+            'refers', bitmap='c1')
+    other = VM(host, 'other', {'vda': vm.disks['vda'].size})
+    refused(scene, libvirt.VIR_ERR_RESOURCE_BUSY, other.disks['vda'].path, 'in use',
+            bitmap='c1')
+    other.destroy()
+    refused(scene, libvirt.VIR_ERR_INVALID_ARG, good, 'a/b', bitmap='c1',
+            checkpoint='a/b')
+    try:
+        jobs.start_copy(scene.dom, 'vda', good, bitmap='c1', checkpoint='c1')
+        raise Failure('a checkpoint was made twice')
+    except libvirt.libvirtError as error:
+        if 'already exists' not in str(error):
+            raise
+    scene.settled()
+    vm.destroy()
+    try:
+        jobs.start_copy(scene.dom, 'vda', good, bitmap='c1')
+        raise Failure('the domain is off')
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            raise
+
+
+def test_live_mirror_stopped_when_ready(host):
+    """Stopped at READY the target is the disk at that moment, and its checkpoint."""
+    scene = Scene(host)
+    vm, path = scene.vm, os.path.join(host.images, 'replica.qcow2')
+    vm.write(0, 4 * MIB, 0x51)
+    jobs.start_copy(scene.dom, 'vda', path, checkpoint='c1')
+    jobs.wait_ready(scene.events, 'vda')
+    info = scene.dom.blockJobInfo('vda', 0)
+    if info['type'] != libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COPY or info['cur'] != info['end']:
+        raise Failure(f'a ready mirror is shown as {info}')
+    vm.write(5 * MIB, MIB, 0x52)
+    scene.dom.blockJobAbort('vda', 0)
+    scene.events.wait('vda', 'canceled')
+    if scene.dom.blockJobInfo('vda', 0):
+        raise Failure('the job is still there')
+    images.expect_content(path, vm.disks['vda'].model, 'mirror')
+    scene.settled()
+    vm.write(6 * MIB, 512, 0x53)
+    scene.copy(path, bitmap='c1')
+    images.expect_content(path, vm.disks['vda'].model, 'increment')
+    scene.settled()
+    if [kind for *_, kind in scene.events.seen()]:
+        raise Failure(f'more events than a copy has: {scene.events.seen()}')
+
+
+def pivot(scene, path, target='vda', **params):
+    """A mirror to its READY, and the pivot."""
+    jobs.start_copy(scene.dom, target, path, **params)
+    jobs.wait_ready(scene.events, target)
+    scene.dom.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    jobs.wait_end(scene.events, scene.dom, target)
+    scene.vm.disks[target].path = path
+
+
+def test_pivots_back_and_forth(host):
+    """Increments stay right over pivots, also between two images in turn."""
+    scene = Scene(host)
+    vm = scene.vm
+    first, second = vm.disks['vda'].path, scene.path('second.qcow2')
+    replica = scene.path('replica.qcow2')
+    vm.write(0, 4 * MIB, 0x61)
+    scene.copy(replica, checkpoint='c0')
+    scene.copy(second, checkpoint='c1')
+    for turn in range(4):
+        vm.write((turn + 1) * MIB, MIB, 0x70 + turn)
+        target = second if turn % 2 == 0 else first
+        pivot(scene, target, bitmap='c1', checkpoint=f'p{turn}')
+        scene.settled()
+        vm.write(20 * MIB + turn * 512, 512, 0x80 + turn)
+        vm.verify()
+        scene.copy(replica, bitmap='c0')
+        images.expect_content(replica, vm.disks['vda'].model, f'replica {turn}')
+        scene.settled()
+    vm.restart()
+    vm.verify()
+    scene.copy(replica, bitmap='c0', checkpoint='c2')
+    images.expect_content(replica, vm.disks['vda'].model, 'after a restart')
+    scene.settled()
+
+
+def test_pivot_to_a_target_without_bitmaps(host):
+    """A pivot that would end tracking is refused; the job stays ready."""
+    scene = Scene(host)
+    path = scene.path('replica.raw', fmt='raw')
+    jobs.start_copy(scene.dom, 'vda', path, checkpoint='c1', fmt='raw')
+    jobs.wait_ready(scene.events, 'vda')
+    for _ in range(2):
+        try:
+            scene.dom.blockJobAbort('vda', libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+            raise Failure('the pivot was not refused')
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+                raise
+    if not scene.dom.blockJobInfo('vda', 0):
+        raise Failure('the job is gone')
+    scene.dom.blockJobAbort('vda', 0)
+    scene.events.wait('vda', 'canceled')
+    images.expect_content(path, scene.vm.disks['vda'].model, fmt='raw')
+    scene.settled()
+
+
+def slow_bulk(scene, path, **params):
+    """A copy whose bulk pass takes long; returns when it copies."""
+    jobs.start_copy(scene.dom, 'vda', path, bandwidth=MIB, **params)
+
+
+def test_abort_in_the_bulk_pass(host):
+    """Aborted early: cancelled, the guest back on its image, no checkpoint, no target."""
+    scene = Scene(host)
+    vm = scene.vm
+    vm.write(0, 16 * MIB, 0x91)
+    path = os.path.join(host.images, 'replica.qcow2')
+    for finish in (True, False):
+        slow_bulk(scene, path, checkpoint='c1', finish=finish)
+        vm.write(MIB, MIB, 0x92)
+        try:
+            scene.dom.blockJobAbort('vda', libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+            raise Failure('pivoted before it was ready')
+        except libvirt.libvirtError as error:
+            wanted = libvirt.VIR_ERR_OPERATION_INVALID if finish else \
+                libvirt.VIR_ERR_BLOCK_COPY_ACTIVE
+            if error.get_error_code() != wanted:
+                raise
+        try:
+            slow_bulk(scene, path + '2', checkpoint='c2')
+            raise Failure('two jobs on one disk')
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_BLOCK_COPY_ACTIVE:
+                raise
+        flags = 0 if finish else libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC
+        scene.dom.blockJobAbort('vda', flags)
+        scene.events.wait('vda', 'canceled')
+        if scene.dom.blockJobInfo('vda', 0) or os.path.exists(path):
+            raise Failure('something is left')
+        if scene.dom.listAllCheckpoints():
+            raise Failure('the checkpoint stayed')
+        scene.settled()
+        vm.verify()
+
+
+def test_speed_and_progress(host):
+    """The speed can be changed; progress only grows and ends with the job."""
+    scene = Scene(host)
+    vm = scene.vm
+    vm.write(0, 16 * MIB, 0xa1)
+    path = scene.path('replica.qcow2')
+    slow_bulk(scene, path, checkpoint='c1')
+    seen = []
+    started = time.monotonic()
+    while True:
+        info = scene.dom.blockJobInfo('vda', libvirt.VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES)
+        seen.append((info['cur'], info['end'], info['bandwidth']))
+        if info['cur'] == info['end']:
+            break
+        if len(seen) == 10:
+            scene.dom.blockJobSetSpeed('vda', 4 * MIB,
+                                       libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES)
+        if len(seen) == 30:
+            scene.dom.blockJobSetSpeed('vda', 0, 0)
+        time.sleep(0.03)
+    if time.monotonic() - started > 20:
+        raise Failure('the new speed had no effect')
+    shares = [cur / end for cur, end, _ in seen]
+    if any(b < a for a, b in zip(shares, shares[1:])):
+        raise Failure(f'progress fell: {seen}')
+    if not {MIB, 4 * MIB, 0} <= {speed for *_, speed in seen}:
+        raise Failure(f'speeds shown: {seen}')
+    scene.events.wait('vda', 'ready')
+    scene.dom.blockJobAbort('vda', 0)
+    images.expect_content(path, vm.disks['vda'].model)
+    scene.settled()
+
+
+def test_two_disks_at_once(host):
+    """Mirrors of several disks run side by side."""
+    scene = Scene(host, disks={'vda': 32 * MIB, 'vdb': 16 * MIB})
+    vm = scene.vm
+    paths = {}
+    for target in vm.disks:
+        vm.write(0, 8 * MIB, 0xb1, target)
+        paths[target] = scene.path(f'replica-{target}.qcow2', target)
+        jobs.start_copy(scene.dom, target, paths[target], checkpoint=f'c-{target}',
+                        finish=True, bandwidth=8 * MIB)
+    wait_for(lambda: len(scene.events.seen()) == 2, 'both copies end')
+    if {(target, status) for _, target, _, status in scene.events.seen()} != \
+            {(target, 'completed') for target in vm.disks}:
+        raise Failure(f'events: {scene.events.seen()}')
+    for target, disk in vm.disks.items():
+        images.expect_content(paths[target], disk.model, target)
+    scene.settled()
+
+
+def test_checkpoints_during_a_copy(host):
+    """Checkpoints are made and deleted while a copy runs, and stay right."""
+    scene = Scene(host)
+    vm = scene.vm
+    vm.write(0, 8 * MIB, 0xc1)
+    replica, second = scene.path('replica.qcow2'), scene.path('second.qcow2')
+    scene.copy(second, checkpoint='c0')
+    slow_bulk(scene, replica, checkpoint='c1', finish=True)
+    moment = vm.disks['vda'].model.copy()
+    vm.write(MIB, MIB, 0xc2)
+    scene.dom.checkpointCreateXML('<domaincheckpoint><name>m1</name></domaincheckpoint>')
+    vm.write(2 * MIB, MIB, 0xc3)
+    scene.dom.checkpointCreateXML('<domaincheckpoint><name>m2</name></domaincheckpoint>')
+    vm.write(10 * MIB, MIB, 0xc4)
+    scene.dom.checkpointLookupByName('m1').delete()
+    scene.dom.blockJobSetSpeed('vda', 0, 0)
+    jobs.wait_end(scene.events, scene.dom, 'vda')
+    images.expect_content(replica, moment, 'replica')
+    scene.settled()
+    scene.copy(replica, bitmap='c1')
+    images.expect_content(replica, vm.disks['vda'].model, 'from c1')
+    scene.copy(second, bitmap='c0')
+    images.expect_content(second, vm.disks['vda'].model, 'from c0')
+    scene.settled()
+
+
+def test_target_full(host):
+    """A full target fails the copy; the guest writes on."""
+    scene = Scene(host)
+    vm = scene.vm
+    place = os.path.join(host.work, 'small')
+    os.makedirs(place)
+    if os.geteuid() != 0:
+        raise Skip('a small file system needs root')
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=4m', 'none', place], check=True)
+    try:
+        vm.write(0, 16 * MIB, 0xd1)
+        path = os.path.join(place, 'replica.qcow2')
+        jobs.start_copy(scene.dom, 'vda', path, checkpoint='c1', finish=True)
+        vm.write(MIB, 4 * MIB, 0xd2)
+        scene.events.wait('vda', 'failed')
+        if vm.dom.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
+            raise Failure(f'the guest is {vm.dom.state()}')
+        vm.verify()
+        if os.path.exists(path) or scene.dom.listAllCheckpoints():
+            raise Failure('target or checkpoint stayed')
+        scene.settled()
+    finally:
+        subprocess.run(['umount', '-l', place], check=True)
+
+
+def hold(scene, point):
+    """Makes the daemon wait at a point of its next job; returns what lets it go on."""
+    path = os.path.join(scene.host.work, 'go')
+    scene.events.close()
+    scene.host.restart_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'{point}=hold:{path}'})
+    scene.connect()
+
+    def release():
+        with open(path, 'w', encoding='ascii'):
+            pass
+    return release
+
+
+def passed(scene, point):
+    """Waits until the daemon has come to a point (of the faults log)."""
+    log = os.path.join(scene.host.logs, 'faults.log')
+
+    def seen():
+        return os.path.exists(log) and point in open(log, encoding='ascii').read().split()
+    wait_for(seen, f'the daemon comes to {point}')
+
+
+def test_guest_destroyed_in_the_bulk_pass(host):
+    """The job fails, the image is whole, the guest starts on it again."""
+    scene = Scene(host)
+    vm, path = scene.vm, scene.path('replica.qcow2')
+    vm.write(0, 16 * MIB, 0xe1)
+    scene.copy(path, checkpoint='c1')
+    for name in ('destroy', 'kill'):
+        vm.write(0, 16 * MIB, 0xe2)
+        slow_bulk(scene, path, bitmap='c1', checkpoint='c2', finish=True)
+        vm.write(3 * MIB, MIB, 0xe3)
+        vm.flush() if hasattr(vm, 'flush') else None
+        if name == 'destroy':
+            vm.destroy()
+        else:
+            vm.dom.suspend()
+            vm.kill_qemu()
+        scene.events.wait('vda', 'failed')
+        wait_for(lambda: not scene.job_files(), 'the job is settled')
+        scene.settled()
+        images.expect_content(vm.disks['vda'].path, vm.disks['vda'].model, name)
+        vm.start()
+        vm.disks['vda'].alias = ''
+        vm.verify()
+        vm.write(5 * MIB, MIB, 0xe4)
+        if name == 'destroy':
+            if [c.getName() for c in scene.dom.listAllCheckpoints()] != ['c1']:
+                raise Failure('the checkpoint of a failed job stayed')
+            scene.copy(path, bitmap='c1')
+            images.expect_content(path, vm.disks['vda'].model, 'afterwards')
+    scene.settled()
+
+
+def test_guest_destroyed_as_a_mirror(host):
+    """The same in the live phase and when it is ready."""
+    scene = Scene(host)
+    vm, path = scene.vm, scene.path('replica.qcow2')
+    vm.write(0, 16 * MIB, 0xf1)
+    jobs.start_copy(scene.dom, 'vda', path, checkpoint='c1')
+    jobs.wait_ready(scene.events, 'vda')
+    vm.write(MIB, MIB, 0xf2)
+    vm.destroy()
+    scene.events.wait('vda', 'failed')
+    wait_for(lambda: not scene.job_files(), 'the job is settled')
+    scene.settled()
+    images.expect_content(vm.disks['vda'].path, vm.disks['vda'].model)
+    vm.start()
+    vm.disks['vda'].alias = ''
+    scene.copy(path, checkpoint='c1')
+    images.expect_content(path, vm.disks['vda'].model)
+    scene.settled()
+
+
+def test_daemon_restart_in_the_bulk_pass(host):
+    """The job survives a restart and a SIGKILL of the daemon."""
+    scene = Scene(host)
+    vm, path = scene.vm, scene.path('replica.qcow2')
+    for turn, end in enumerate((host.stop_daemon, host.kill_daemon)):
+        vm.write(0, 8 * MIB, 0x11 + turn)
+        params = {'bitmap': 'c0'} if turn else {}
+        slow_bulk(scene, path, checkpoint=f'c{turn}', finish=True, **params)
+        moment = vm.disks['vda'].model.copy()
+        vm.write(MIB, MIB, 0x21 + turn)
+        scene.events.close()
+        end()
+        vm.write(2 * MIB, MIB, 0x31 + turn)
+        host.start_daemon()
+        scene.connect()
+        wait_for(lambda: scene.dom.blockJobInfo('vda', 0), 'the job is taken up')
+        scene.dom.blockJobSetSpeed('vda', 0, 0)
+        jobs.wait_end(scene.events, scene.dom, 'vda')
+        images.expect_content(path, moment, 'replica')
+        scene.settled()
+        vm.verify()
+
+
+def test_daemon_restart_when_ready(host):
+    """A ready mirror survives, can be stopped and pivoted by the next daemon."""
+    scene = Scene(host)
+    vm, path = scene.vm, scene.path('replica.qcow2')
+    for turn in range(2):
+        vm.write(turn * MIB, MIB, 0x41 + turn)
+        jobs.start_copy(scene.dom, 'vda', path, checkpoint=f'c{turn}')
+        jobs.wait_ready(scene.events, 'vda')
+        scene.events.close()
+        host.kill_daemon()
+        vm.write(9 * MIB, MIB, 0x51 + turn)
+        host.start_daemon()
+        scene.connect()
+        wait_for(lambda: scene.dom.blockJobInfo('vda', 0), 'the job is taken up')
+        wait_for(lambda: scene.dom.blockJobInfo('vda', 0)['cur'] ==
+                 scene.dom.blockJobInfo('vda', 0)['end'], 'ready again')
+        if turn:
+            scene.dom.blockJobAbort('vda', libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+            vm.disks['vda'].path = path
+        else:
+            scene.dom.blockJobAbort('vda', 0)
+        scene.settled()
+        if not turn:
+            images.expect_content(path, vm.disks['vda'].model)
+        vm.verify()
+
+
+def test_libvirtd_restart_in_the_bulk_pass(host):
+    """The copy goes on below libvirt; the job ends when libvirt is back."""
+    scene = Scene(host)
+    vm, path = scene.vm, scene.path('replica.qcow2')
+    vm.write(0, 4 * MIB, 0x61)
+    slow_bulk(scene, path, checkpoint='c1', finish=True)
+    moment = vm.disks['vda'].model.copy()
+    vm.write(MIB, MIB, 0x62)
+    host.restart_libvirtd(signal.SIGKILL)
+    vm.reconnect()
+    scene.connect()
+    scene.dom.blockJobSetSpeed('vda', 0, 0)
+    jobs.wait_end(scene.events, scene.dom, 'vda')
+    images.expect_content(path, moment, 'replica')
+    scene.settled()
+    vm.verify()
+
+
+def test_foreign_snapshot_during_a_copy(host):
+    """A snapshot that someone puts on top meanwhile stays, the overlay goes."""
+    scene = Scene(host)
+    vm, path = scene.vm, scene.path('replica.qcow2')
+    vm.write(0, 4 * MIB, 0x71)
+    slow_bulk(scene, path, checkpoint='c1', finish=True)
+    moment = vm.disks['vda'].model.copy()
+    vm.write(MIB, MIB, 0x72)
+    top = vm.snapshot()
+    vm.write(2 * MIB, MIB, 0x73)
+    scene.dom.blockJobSetSpeed('vda', 0, 0)
+    jobs.wait_end(scene.events, scene.dom, 'vda')
+    images.expect_content(path, moment, 'replica')
+    base = vm.disks['vda'].path
+    vm.disks['vda'].path = top
+    scene.settled()
+    vm.verify()
+    vm.commit(base=base)
+    vm.disks['vda'].path = base
+    vm.verify()
+    scene.copy(path, bitmap='c1')
+    images.expect_content(path, vm.disks['vda'].model, 'increment')
+    scene.settled()
+
+
+def test_no_more_is_copied_than_changed(host):
+    """An increment copies the bytes of dirty granules, and hardly more."""
+    scene = Scene(host)
+    vm, path = scene.vm, scene.path('replica.qcow2')
+    vm.write(0, 16 * MIB, 0x81)
+    scene.copy(path, checkpoint='c1')
+    for i in range(40):
+        vm.write((i * 37 % 1000) * CLUSTER + 512, 512, 0x82)
+    granules = len(store.since(host, vm, 'vda', 'c1')) * CLUSTER
+    scene.copy(path, bitmap='c1', checkpoint='c2')
+    images.expect_content(path, vm.disks['vda'].model)
+    copied = copied_bytes(host)
+    if not granules * 0.95 <= copied <= granules * 1.05:
+        raise Failure(f'{copied} bytes copied for {granules} of dirty granules')
+
+
+def copied_bytes(host):
+    """What the last bulk job said it copied."""
+    last = None
+    with open(host.qmp_log, encoding='utf-8') as log:
+        for line in log:
+            entry = json.loads(line)
+            if entry['sent'].get('execute') != 'query-jobs':
+                continue
+            for job in entry['reply'].get('return', []):
+                if job['type'] == 'backup':
+                    last = job['current-progress']
+    return last
+
+
+def chain(host, steps):
+    """Increments of a guest that writes all the time, one after the other."""
+    guest = Guest(host, disks={'vda': 64 * MIB}, iothread=True)
+    scene = Scene(host, guest)
+    path = scene.path('replica.qcow2')
+    guest.start_writer(length=48 * MIB, seed=5)
+    scene.copy(path, checkpoint='c0')
+    for step in range(steps):
+        scene.copy(path, bitmap=f'c{step}', checkpoint=f'c{step + 1}')
+        scene.dom.checkpointLookupByName(f'c{step}').delete()
+        if step % 10 == 9:
+            with images.RawView(path) as raw:
+                check_records(raw, 0, 48 * MIB, 5)
+    guest.dom.suspend()
+    scene.copy(path, bitmap=f'c{steps}')
+    if images.diff(path, guest.disks['vda'].path):
+        raise Failure('the replica is not the suspended disk')
+    with images.RawView(path) as raw:
+        last = check_records(raw, 0, 48 * MIB, 5)
+    print(f'#   {last} records in {steps} increments', flush=True)
+    guest.dom.resume()
+    guest.stop_load()
+    scene.settled()
+
+
+@limit(300)
+def test_chain_under_a_writing_guest(host):
+    """30 increments of a busy guest with an iothread; nothing is missing at the end."""
+    chain(host, 30)
+
+
+@slow
+@limit(3000)
+def test_long_chain_under_a_writing_guest(host):
+    """300 increments of a busy guest with an iothread; nothing is missing."""
+    chain(host, 300)
+
+
+def sweep_copy(host, finish, share):
+    """Two checkpoints, writes, and the copy of vda that is stopped."""
+    def setup(oracle):
+        oracle.write(4)
+        oracle.create(['vda'])
+        oracle.write(4)
+
+    def act(oracle):
+        if finish:
+            oracle.finish(oracle.moments[0], 'vda', 'swept')
+        else:
+            oracle.mirror('vda', pivot=True)
+    print(f'#   {Sweep(host, setup, act, {"vda": 8 * MIB}).run(share)} stops', flush=True)
+
+
+@limit(300)
+def test_daemon_stopped_somewhere_in_a_finish(host):
+    """Stopped at some points of an incremental finish, the next daemon settles it."""
+    sweep_copy(host, True, 0.12)
+
+
+@limit(300)
+def test_daemon_stopped_somewhere_in_a_pivot(host):
+    """The same for a live mirror that pivots."""
+    sweep_copy(host, False, 0.08)
+
+
+@slow
+@limit(3000)
+def test_daemon_stopped_anywhere_in_a_finish(host):
+    """Stopped at every point of an incremental finish."""
+    sweep_copy(host, True, 1.0)
+
+
+@slow
+@limit(3000)
+def test_daemon_stopped_anywhere_in_a_pivot(host):
+    """Stopped at every point of a live mirror that pivots."""
+    sweep_copy(host, False, 1.0)

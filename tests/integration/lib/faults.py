@@ -104,6 +104,9 @@ class Sweep:
             if source not in known:
                 raise Failure(f'{target} is left on {source}')
             oracle.vm.disks[target].path = source
+        # What is told of the copy that was stopped must not be taken for the next one's.
+        oracle.events.close()
+        oracle.connect()
         listed = {c.getName() for c in oracle.dom.listAllCheckpoints()}
         known = {m.name: m for m in before}
         known.update({m.name: m for m in oracle.moments})

@@ -183,6 +183,8 @@ class Oracle:
         flags = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT if pivot else 0
         self.say('pivot' if pivot else 'end the mirror')
         at_end = disk.model.copy()
+        if checkpoint:  # made right before the mirror ends
+            self.creating.models[target] = at_end
         self.dom.blockJobAbort(target, flags)
         wait_for(lambda: not self.dom.blockJobInfo(target, 0), f'{target}: job ends')
         self.events.wait(target, 'completed' if pivot else 'canceled', timeout=20)
