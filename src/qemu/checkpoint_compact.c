@@ -36,7 +36,7 @@ virCheckpointCompactDaemon(guint64 sizeBytes, GError **error)
                         sizeBytes);
     const gchar *const argv[] = {"--blockdev", blockdev, NULL};
 
-    return virCheckpointMonitorNewStorageDaemon(argv, error);
+    return virCheckpointMonitorNewStorageDaemon(argv, NULL, error);
 }
 
 /* Reads all; FALSE when one cannot be read, or they are of different sizes. */

@@ -40,14 +40,30 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointMonitor, virCheckpointMonitorFree)
 virCheckpointMonitor *
 virCheckpointMonitorNewDomain(virDomainPtr domain, GError **error);
 
+/** How a storage daemon is started; all zero: without network, without files of ours.
+ */
+typedef struct virCheckpointStorageDaemonOptions {
+    const int *fds; /* descriptors that it inherits, under their numbers */
+    guint fdCount;
+    gboolean network; /* an image lies behind the network */
+    gboolean orderly; /* when we die it closes its images; else it is killed */
+} virCheckpointStorageDaemonOptions;
+
 /**
- * A qemu-storage-daemon started for this monitor and ended with it (also when we
- * die: PR_SET_PDEATHSIG), spoken to over a private QMP socket(pair).
+ * virCheckpointMonitorNewStorageDaemon:
  * @argv: further arguments after the program's name, NULL-terminated (blockdevs), or
  * NULL
+ * @options: (nullable)
+ *
+ * A qemu-storage-daemon started for this monitor and ended with it, also when we die,
+ * spoken to over a private socket pair.  Freeing the monitor returns when it has closed
+ * its images.  An argument that it does not take is VIR_ERR_OPERATION_FAILED with its
+ * reason.
  */
 virCheckpointMonitor *
-virCheckpointMonitorNewStorageDaemon(const gchar *const *argv, GError **error);
+virCheckpointMonitorNewStorageDaemon(const gchar *const *argv,
+                                     const virCheckpointStorageDaemonOptions *options,
+                                     GError **error);
 
 /**
  * virCheckpointMonitorRun:

@@ -4,24 +4,38 @@
  * Copyright (C) 2026 The libvirt-checkpoint authors
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Theory: what must be done to qcow2 files without a guest (merging sidecars) is done
- * by a storage daemon that lives for one operation.  It gets one end of a socket pair
- * as its monitor, so there is no path to protect and nothing to clean up; it is killed
- * with the thread that started it (PR_SET_PDEATHSIG), and that thread is the one that
- * uses it. Nothing it has open matters after a crash: it only ever writes to files
- * ending in .tmp. QEMU 7.2's storage daemon has no add-fd: files are opened by path
- * here.
+ * Theory: what must be done to images without a guest (merging sidecars, checkpoints of
+ * a guest that is off) is done by a storage daemon that lives for one operation.  It
+ * gets one end of a socket pair as its monitor, so there is no path to protect and
+ * nothing to clean up.  QEMU 7.2's storage daemon has no add-fd: files are opened by
+ * path here, or as /dev/fd/N when it inherits them.
+ *
+ * It ends with us whatever happens: the kernel sends it a signal when the thread that
+ * started it ends (PR_SET_PDEATHSIG), so one thread that lives as long as the process
+ * starts them all.  One that only reads, or writes what no record names, is killed. One
+ * that has a guest's image open read-write is told to end in order: it writes its
+ * bitmaps back, and the lock of the domain's folder, which it inherits, is free only
+ * then.
+ *
+ * It runs as our user, with CAP_DAC_OVERRIDE as its only capability (an image may
+ * belong to QEMU's user), cannot gain others, and has no network unless an image needs
+ * one.
  */
 
 #include "config.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,16 +43,22 @@
 #include "checkpoint_file.h"
 #include "checkpoint_monitor.h"
 
+#define PROGRAM "qemu-storage-daemon"
 /** Longest wait for one answer: a merge reads whole bitmaps, never data. */
 #define ANSWER_TIMEOUT_MS (120 * 1000)
 /** Longest line that is taken: query-named-block-nodes with many bitmaps is far below.
  */
 #define ANSWER_MAX_BYTES (64u * 1024 * 1024)
+/** What it says on stderr: a sentence or two. */
+#define COMPLAINT_MAX_BYTES (16 * 1024)
 
 typedef struct virCheckpointStorageDaemon {
+    GMutex lock; /* held for one command and its answer */
     GPid pid;
     int fd;
-    GString *input; /* received, not yet consumed */
+    int complaints;  /* its stderr, a file without a name */
+    GString *input;  /* received, not yet consumed */
+    GPtrArray *args; /* gchar*, borrowed while it is being started */
 } virCheckpointStorageDaemon;
 
 static void
@@ -55,8 +75,38 @@ virCheckpointStorageDaemonFree(gpointer peer)
             ;
         g_spawn_close_pid(daemon->pid);
     }
+    if (daemon->complaints >= 0)
+        close(daemon->complaints);
     g_string_free(daemon->input, TRUE);
+    g_mutex_clear(&daemon->lock);
     g_free(daemon);
+}
+
+/*
+ * The reason that it gave on stderr, as a sentence, or NULL.  In front of it stand the
+ * program's name and the whole argument.
+ */
+static gchar *
+virCheckpointStorageDaemonComplaint(virCheckpointStorageDaemon *daemon)
+{
+    g_autofree gchar *text = g_malloc0(COMPLAINT_MAX_BYTES + 1);
+    const gchar *at = text;
+    guint i;
+
+    if (daemon->complaints < 0 ||
+        pread(daemon->complaints, text, COMPLAINT_MAX_BYTES, 0) <= 0)
+        return NULL;
+    if (g_str_has_prefix(at, PROGRAM ": "))
+        at += strlen(PROGRAM ": ");
+    for (i = 0; daemon->args && i + 2 < daemon->args->len; i++) {
+        g_autofree gchar *argument =
+            g_strdup_printf("%s %s: ", (gchar *)g_ptr_array_index(daemon->args, i),
+                            (gchar *)g_ptr_array_index(daemon->args, i + 1));
+
+        if (g_str_has_prefix(at, argument))
+            at += strlen(argument);
+    }
+    return g_strdelimit(g_strstrip(g_strdup(at)), "\n", ' ');
 }
 
 /* Receives more; FALSE when the peer is gone or silent for too long. */
@@ -77,9 +127,11 @@ virCheckpointStorageDaemonReceive(virCheckpointStorageDaemon *daemon, GError **e
         while (got < 0 && errno == EINTR);
     }
     if (got <= 0 || daemon->input->len > ANSWER_MAX_BYTES) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INTERNAL_ERROR,
-                    "qemu-storage-daemon %s",
-                    ready == 0 ? "does not answer" : "is gone");
+        g_autofree gchar *complaint = virCheckpointStorageDaemonComplaint(daemon);
+
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    PROGRAM " %s%s%s", ready == 0 ? "does not answer" : "ended",
+                    complaint ? ": " : "", complaint ? complaint : "");
         return FALSE;
     }
     g_string_append_len(daemon->input, buffer, got);
@@ -112,6 +164,7 @@ static gchar *
 virCheckpointStorageDaemonRun(gpointer peer, const gchar *command, GError **error)
 {
     virCheckpointStorageDaemon *daemon = peer;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&daemon->lock);
     g_autofree gchar *line = g_strconcat(command, "\n", NULL);
     const gchar *at = line;
     gsize left = strlen(line);
@@ -123,7 +176,7 @@ virCheckpointStorageDaemonRun(gpointer peer, const gchar *command, GError **erro
             continue;
         if (sent < 0) {
             g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INTERNAL_ERROR,
-                        "qemu-storage-daemon is gone: %s", g_strerror(errno));
+                        PROGRAM " is gone: %s", g_strerror(errno));
             return NULL;
         }
         at += sent;
@@ -132,56 +185,156 @@ virCheckpointStorageDaemonRun(gpointer peer, const gchar *command, GError **erro
     return virCheckpointStorageDaemonLine(daemon, error);
 }
 
+/* What is to be started; @done under spawnLock. */
+typedef struct virCheckpointStorageSpawn {
+    virCheckpointStorageDaemon *daemon;
+    const virCheckpointStorageDaemonOptions *options;
+    int theirs;
+    pid_t parent;
+    GError *error;
+    gboolean done;
+} virCheckpointStorageSpawn;
+
+static GMutex spawnLock;
+static GCond spawnDone;
+
+/* Everything but reading and writing others' files; calls only what a child may. */
+static void
+virCheckpointStorageDaemonConfine(gboolean network)
+{
+    const struct rlimit none = {0, 0};
+    gulong capability;
+
+    if (!network)
+        (void)unshare(CLONE_NEWNET); /* an ordinary user has no right to: no harm */
+    for (capability = 0; capability < 64; capability++) {
+        if (capability != CAP_DAC_OVERRIDE)
+            (void)prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+    }
+    (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    (void)setrlimit(RLIMIT_CORE, &none); /* it holds passphrases */
+}
+
 /* Between fork and exec: async-signal-safe calls only. */
 static void
 virCheckpointStorageDaemonChild(gpointer data)
 {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    fcntl(GPOINTER_TO_INT(data), F_SETFD, 0);
+    const virCheckpointStorageSpawn *spawn = data;
+    guint i;
+
+    virCheckpointStorageDaemonConfine(spawn->options->network);
+    prctl(PR_SET_PDEATHSIG, spawn->options->orderly ? SIGTERM : SIGKILL);
+    if (getppid() != spawn->parent)
+        _exit(EXIT_FAILURE);
+    fcntl(spawn->theirs, F_SETFD, 0);
+    for (i = 0; i < spawn->options->fdCount; i++)
+        fcntl(spawn->options->fds[i], F_SETFD, 0);
+    if (spawn->daemon->complaints >= 0)
+        dup2(spawn->daemon->complaints, STDERR_FILENO);
+}
+
+/* The thread that starts them all. */
+static gpointer
+virCheckpointStorageDaemonSpawner(gpointer data)
+{
+    GAsyncQueue *queue = data;
+
+    for (;;) {
+        virCheckpointStorageSpawn *spawn = g_async_queue_pop(queue);
+
+        g_spawn_async(NULL, (gchar **)spawn->daemon->args->pdata, NULL,
+                      G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD |
+                          G_SPAWN_STDOUT_TO_DEV_NULL,
+                      virCheckpointStorageDaemonChild, spawn, &spawn->daemon->pid,
+                      &spawn->error);
+        g_mutex_lock(&spawnLock);
+        spawn->done = TRUE;
+        g_cond_broadcast(&spawnDone);
+        g_mutex_unlock(&spawnLock);
+    }
+    return NULL;
+}
+
+static void
+virCheckpointStorageDaemonAsk(virCheckpointStorageSpawn *spawn)
+{
+    static GAsyncQueue *queue;
+
+    g_mutex_lock(&spawnLock);
+    if (!queue) {
+        queue = g_async_queue_new();
+        g_thread_unref(
+            g_thread_new("storage", virCheckpointStorageDaemonSpawner, queue));
+    }
+    g_async_queue_push(queue, spawn);
+    while (!spawn->done)
+        g_cond_wait(&spawnDone, &spawnLock);
+    g_mutex_unlock(&spawnLock);
 }
 
 static gboolean
 virCheckpointStorageDaemonSpawn(virCheckpointStorageDaemon *daemon,
-                                const gchar *const *argv,
+                                const virCheckpointStorageDaemonOptions *options,
                                 int theirs,
                                 GError **error)
 {
-    g_autoptr(GPtrArray) args = g_ptr_array_new();
-    g_autofree gchar *chardev = g_strdup_printf("socket,id=monitor,fd=%d", theirs);
-    g_autoptr(GError) failed = NULL;
+    static const virCheckpointStorageDaemonOptions none;
+    virCheckpointStorageSpawn spawn = {
+        .daemon = daemon,
+        .options = options ? options : &none,
+        .theirs = theirs,
+        .parent = getpid(),
+    };
 
-    g_ptr_array_add(args, (gpointer) "qemu-storage-daemon");
-    for (; argv && *argv; argv++)
-        g_ptr_array_add(args, (gpointer)*argv);
-    g_ptr_array_add(args, (gpointer) "--chardev");
-    g_ptr_array_add(args, chardev);
-    g_ptr_array_add(args, (gpointer) "--monitor");
-    g_ptr_array_add(args, (gpointer) "chardev=monitor");
-    g_ptr_array_add(args, NULL);
-    if (!g_spawn_async(NULL, (gchar **)args->pdata, NULL,
-                       G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD |
-                           G_SPAWN_STDOUT_TO_DEV_NULL,
-                       virCheckpointStorageDaemonChild, GINT_TO_POINTER(theirs),
-                       &daemon->pid, &failed)) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                    "cannot start qemu-storage-daemon: %s", failed->message);
-        return FALSE;
-    }
-    return TRUE;
+    virCheckpointStorageDaemonAsk(&spawn);
+    if (!spawn.error)
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                "cannot start " PROGRAM ": %s", spawn.error->message);
+    g_clear_error(&spawn.error);
+    return FALSE;
 }
 
-virCheckpointMonitor *
-virCheckpointMonitorNewStorageDaemon(const gchar *const *argv, GError **error)
+static virCheckpointMonitor *
+virCheckpointStorageDaemonStart(GPtrArray *args,
+                                const virCheckpointStorageDaemonOptions *options,
+                                int ours,
+                                int theirs,
+                                GError **error)
 {
     static const virCheckpointMonitorOps ops = {
         .run = virCheckpointStorageDaemonRun,
         .free = virCheckpointStorageDaemonFree,
     };
-    VIR_CHECKPOINT_AUTOFD int theirs = -1;
     g_autoptr(virCheckpointMonitor) monitor = NULL;
     g_autoptr(virCheckpointJson) reply = NULL;
     g_autofree gchar *greeting = NULL;
-    virCheckpointStorageDaemon *daemon;
+    virCheckpointStorageDaemon *daemon = g_new0(virCheckpointStorageDaemon, 1);
+    gboolean started;
+
+    g_mutex_init(&daemon->lock);
+    daemon->fd = ours;
+    daemon->complaints = memfd_create("complaints", MFD_CLOEXEC);
+    daemon->input = g_string_new(NULL);
+    daemon->args = args;
+    monitor = virCheckpointMonitorNew(&ops, daemon, PROGRAM);
+    started = virCheckpointStorageDaemonSpawn(daemon, options, theirs, error);
+    close(theirs);
+    if (!started || !(greeting = virCheckpointStorageDaemonLine(daemon, error)) ||
+        !(reply = virCheckpointMonitorRun(monitor, "qmp_capabilities", NULL, error)))
+        return NULL;
+    daemon->args = NULL;
+    return g_steal_pointer(&monitor);
+}
+
+virCheckpointMonitor *
+virCheckpointMonitorNewStorageDaemon(const gchar *const *argv,
+                                     const virCheckpointStorageDaemonOptions *options,
+                                     GError **error)
+{
+    g_autoptr(GPtrArray) args = g_ptr_array_new();
+    g_autofree gchar *chardev = NULL;
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
@@ -189,17 +342,14 @@ virCheckpointMonitorNewStorageDaemon(const gchar *const *argv, GError **error)
                     "cannot make a socket pair: %s", g_strerror(errno));
         return NULL;
     }
-    theirs = pair[1];
-    daemon = g_new0(virCheckpointStorageDaemon, 1);
-    daemon->fd = pair[0];
-    daemon->input = g_string_new(NULL);
-    monitor = virCheckpointMonitorNew(&ops, daemon, "qemu-storage-daemon");
-    if (!virCheckpointStorageDaemonSpawn(daemon, argv, theirs, error))
-        return NULL;
-    virCheckpointFdCleanup(&theirs);
-    if (!(greeting = virCheckpointStorageDaemonLine(daemon, error)))
-        return NULL;
-    if (!(reply = virCheckpointMonitorRun(monitor, "qmp_capabilities", NULL, error)))
-        return NULL;
-    return g_steal_pointer(&monitor);
+    chardev = g_strdup_printf("socket,id=monitor,fd=%d", pair[1]);
+    g_ptr_array_add(args, (gpointer)PROGRAM);
+    for (; argv && *argv; argv++)
+        g_ptr_array_add(args, (gpointer)*argv);
+    g_ptr_array_add(args, (gpointer) "--chardev");
+    g_ptr_array_add(args, chardev);
+    g_ptr_array_add(args, (gpointer) "--monitor");
+    g_ptr_array_add(args, (gpointer) "chardev=monitor");
+    g_ptr_array_add(args, NULL);
+    return virCheckpointStorageDaemonStart(args, options, pair[0], pair[1], error);
 }

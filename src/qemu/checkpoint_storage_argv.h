@@ -1,0 +1,100 @@
+/*
+ * checkpoint_storage_argv.h: a domain's disks as arguments of qemu-storage-daemon
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+
+#ifndef VIR_CHECKPOINT_STORAGE_ARGV_H
+#define VIR_CHECKPOINT_STORAGE_ARGV_H
+
+#include <glib.h>
+
+typedef enum {
+    VIR_CHECKPOINT_STORAGE_FILE,
+    VIR_CHECKPOINT_STORAGE_BLOCK,
+    VIR_CHECKPOINT_STORAGE_NBD,
+    VIR_CHECKPOINT_STORAGE_LAST
+} virCheckpointStorageType;
+
+/** One image of a chain.  Plain data. */
+typedef struct virCheckpointStorageLayer {
+    virCheckpointStorageType type;
+    gchar *path; /* file, block; of NBD over a Unix socket the socket */
+    gchar *host; /* NBD over TCP; NULL: over a Unix socket */
+    gchar *port;
+    gchar *exportName;  /* NBD */
+    gchar *format;      /* QEMU's driver: "qcow2", "raw", ...; NULL: not known yet */
+    gboolean luks;      /* encrypted with LUKS, in qcow2 or by itself */
+    gchar *secretUuid;  /* libvirt's secret with the passphrase, by uuid ... */
+    gchar *secretUsage; /* ... or by usage */
+    gint secretFd; /* descriptor that the daemon reads the passphrase from, or -1 */
+} virCheckpointStorageLayer;
+
+/** A disk that can be opened. */
+typedef struct virCheckpointStorageDisk {
+    gchar *target;
+    gchar *node;       /* name of the top format node */
+    guint number;      /* place in the domain, from 0 */
+    GPtrArray *layers; /* virCheckpointStorageLayer*, top first */
+    gboolean complete; /* the last layer is known to have nothing below it */
+} virCheckpointStorageDisk;
+
+void
+virCheckpointStorageLayerFree(virCheckpointStorageLayer *layer);
+void
+virCheckpointStorageDiskFree(virCheckpointStorageDisk *disk);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointStorageLayer, virCheckpointStorageLayerFree)
+
+/**
+ * virCheckpointStorageDisks:
+ * @xml: domain XML
+ * @targets: GPtrArray of gchar*: the disks wanted; NULL: all
+ *
+ * The writable disks that have a medium, with as much of their chains as the XML says.
+ * Pure.  A wanted disk of a kind that cannot be opened without its guest is
+ * VIR_ERR_CONFIG_UNSUPPORTED naming the disk and the kind.
+ *
+ * Returns: (transfer full): GPtrArray of virCheckpointStorageDisk*.
+ */
+GPtrArray *
+virCheckpointStorageDisks(const gchar *xml, GPtrArray *targets, GError **error);
+
+/**
+ * virCheckpointStorageProbeFunc: what is in the header of @layer's image
+ * @backing: (out) (transfer full): the name of the image below as the header has it;
+ * NULL: none
+ * @format: (out) (transfer full): that one's format as the header has it, or NULL
+ *
+ * May correct the type of @layer (a path can be a file or a block device), and fills
+ * @layer's format in when it is NULL.
+ */
+typedef gboolean (*virCheckpointStorageProbeFunc)(virCheckpointStorageLayer *layer,
+                                                  gchar **backing,
+                                                  gchar **format,
+                                                  gpointer data,
+                                                  GError **error);
+
+/** Completes the chains of all @disks by what their headers say.  Pure but for @probe.
+ */
+gboolean
+virCheckpointStorageComplete(GPtrArray *disks,
+                             virCheckpointStorageProbeFunc probe,
+                             gpointer data,
+                             GError **error);
+
+/**
+ * virCheckpointStorageArgv:
+ * @writable: open the top layers read-write; the others are always read-only
+ *
+ * Returns: (transfer full): the arguments after the program's name, NULL-terminated: an
+ * object for each secret, a blockdev for each node, in an order that QEMU can take.
+ */
+gchar **
+virCheckpointStorageArgv(GPtrArray *disks, gboolean writable);
+
+/** TRUE if an image lies behind the network: a daemon without one could not open it. */
+gboolean
+virCheckpointStorageNeedsNetwork(GPtrArray *disks);
+
+#endif
