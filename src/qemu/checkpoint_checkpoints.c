@@ -565,12 +565,12 @@ virCheckpointEngineDrop(virCheckpointEngine *engine, const gchar *uuid, GError *
     if (!store)
         return FALSE;
     virCheckpointEngineUnsettle(engine, uuid);
-    if ((conn = virCheckpointEngineConnect(engine, NULL))) {
+    if ((conn = virCheckpointEngineConnect(engine, NULL)))
         view = virCheckpointDomainViewNew(conn, uuid, NULL);
-        virConnectClose(conn);
-    }
     if (view && view->running && !virCheckpointEngineDropBitmaps(store, view, &ignored))
         g_debug("domain=%s bitmaps stay: %s", uuid, ignored->message);
+    g_clear_pointer(&view, virCheckpointDomainViewFree);
+    virCheckpointEngineDisconnect(engine, conn);
     g_info("domain %s: all checkpoints dropped", uuid);
     return virCheckpointStoreDrop(store, error);
 }

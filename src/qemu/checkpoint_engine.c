@@ -9,10 +9,10 @@
  * the thread of its caller, which holds the domain's slot meanwhile; two operations on
  * one domain exclude each other, those on two domains do not.
  *
- * The connection to the backend is shared by all threads (libvirt's client multiplexes)
- * and made again whenever it went away; events may have been missed then, so every
- * domain counts as not settled.  What the engine knows is in the store: it can be
- * killed at any moment.
+ * Events come over one connection, which is made again whenever it went away; events
+ * may have been missed then, so every domain counts as not settled.  Operations have
+ * connections of their own (checkpoint_connections.c).  What the engine knows is in the
+ * store: it can be killed at any moment.
  */
 
 #include "config.h"
@@ -206,12 +206,8 @@ static void
 virCheckpointEngineReconnectTask(virCheckpointEngine *engine, gpointer data)
 {
     while (!virCheckpointEngineSleep(engine, RECONNECT_MS)) {
-        virConnectPtr conn = virCheckpointEngineConnect(engine, NULL);
-
-        if (conn) {
-            virConnectClose(conn);
+        if (virCheckpointEngineWatch(engine, NULL))
             break;
-        }
     }
     g_mutex_lock(&engine->lock);
     engine->reconnecting = FALSE;
@@ -319,25 +315,24 @@ virCheckpointEngineOpenConnection(virCheckpointEngine *engine, GError **error)
     return TRUE;
 }
 
-virConnectPtr
-virCheckpointEngineConnect(virCheckpointEngine *engine, GError **error)
+gboolean
+virCheckpointEngineWatch(virCheckpointEngine *engine, GError **error)
 {
-    virConnectPtr conn = NULL;
     gboolean opened = FALSE;
+    gboolean ok;
 
     g_mutex_lock(&engine->connectLock);
     if (engine->conn && virConnectIsAlive(engine->conn) != 1)
         virCheckpointEngineDropConnection(engine);
     if (!engine->conn)
         opened = virCheckpointEngineOpenConnection(engine, error);
-    if (engine->conn && virConnectRef(engine->conn) == 0)
-        conn = engine->conn;
+    ok = engine->conn != NULL;
     g_mutex_unlock(&engine->connectLock);
     if (opened) {
         g_info("connected to %s", engine->uri);
         virCheckpointEngineSettleAll(engine);
     }
-    return conn;
+    return ok;
 }
 
 /* Libvirt prints its errors to stderr otherwise; ours go where they are looked at. */
@@ -352,7 +347,6 @@ virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
     g_autoptr(virCheckpointStore) store = NULL;
     g_autoptr(GError) unreachable = NULL;
     virCheckpointEngine *engine;
-    virConnectPtr conn;
 
     if (!(store = virCheckpointStoreOpen(config->stateDir, error)))
         return NULL;
@@ -378,10 +372,8 @@ virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
         virCheckpointEngineFree(engine);
         return NULL;
     }
-    if ((conn = virCheckpointEngineConnect(engine, &unreachable))) {
-        virConnectClose(conn);
+    if (virCheckpointEngineWatch(engine, &unreachable))
         return engine;
-    }
     if (unreachable->domain == VIR_CHECKPOINT_ERROR) {
         g_propagate_error(error, g_steal_pointer(&unreachable));
         virCheckpointEngineFree(engine);
@@ -405,6 +397,7 @@ virCheckpointEngineFree(virCheckpointEngine *engine)
     g_thread_pool_free(engine->pool, FALSE, TRUE);
     virCheckpointMirrorFini(engine);
     virCheckpointEngineDropConnection(engine);
+    virCheckpointEngineCloseIdle(engine);
     virCheckpointStoreFree(engine->store);
     engine->sink->blockJob = NULL; /* events under way reach nobody */
     g_atomic_rc_box_release(engine->sink);
@@ -477,8 +470,7 @@ virCheckpointEngineEmitBlockJob(virCheckpointEngine *engine,
         emission->event.id = (gint)virDomainGetID(domain);
         virDomainFree(domain);
     }
-    if (conn)
-        virConnectClose(conn);
+    virCheckpointEngineDisconnect(engine, conn);
     emission->event.uuid = emission->uuid;
     emission->event.name = emission->name ? emission->name : "";
     emission->event.target = emission->target;

@@ -56,6 +56,7 @@ struct virCheckpointEngine {
     GMutex lock;           /* guards what follows */
     GCond changed;         /* broadcast when stopping is set */
     virConnectPtr conn;    /* owned, or NULL: not connected; changed under both locks */
+    GQueue idle;           /* virConnectPtr that no operation uses */
     gboolean reconnecting; /* a worker tries */
     gboolean stopping;
     guint busy;          /* operations and mirrors under way */
@@ -63,12 +64,26 @@ struct virCheckpointEngine {
 };
 
 /**
+ * virCheckpointEngineWatch:
+ * Sees to it that the connection over which events come is up, and takes the host's
+ * lock with the first one.  Blocks.  Thread: any but main's (at start: main's).
+ */
+gboolean
+virCheckpointEngineWatch(virCheckpointEngine *engine, GError **error);
+
+/**
  * virCheckpointEngineConnect:
- * Returns: a new reference of the live connection to the backend (virConnectClose()
- * it), connecting again when it went away.  Blocks.  Thread: any but main's.
+ * Returns: a live connection to the backend that is the caller's alone until
+ * virCheckpointEngineDisconnect().  Blocks.  Thread: any but main's.
  */
 virConnectPtr
 virCheckpointEngineConnect(virCheckpointEngine *engine, GError **error);
+/** Gives @conn (or NULL) back; its domains have been freed. */
+void
+virCheckpointEngineDisconnect(virCheckpointEngine *engine, virConnectPtr conn);
+/** Closes what is idle, at the end of the engine. */
+void
+virCheckpointEngineCloseIdle(virCheckpointEngine *engine);
 
 /** Tells clients of a block job, on the main context.  Looks the domain's name and id
  * up (blocks) first.  Thread: any but main's. */

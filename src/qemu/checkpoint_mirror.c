@@ -474,19 +474,17 @@ virCheckpointEngineMirrorAbort(virCheckpointEngine *engine,
 /* Tells the job that copies now; the others take the speed with them when they begin.
  */
 static gboolean
-virCheckpointMirrorApplySpeed(virCheckpointMirror *mirror,
-                              virCheckpointJobState state,
-                              guint64 bandwidthBytes,
-                              GError **error)
+virCheckpointMirrorApplySpeedOn(virCheckpointMirror *mirror,
+                                virConnectPtr conn,
+                                virCheckpointJobState state,
+                                guint64 bandwidthBytes,
+                                GError **error)
 {
-    g_autoptr(virConnect) conn = virCheckpointEngineConnect(mirror->engine, error);
     g_autoptr(virDomain) domain = NULL;
     g_autoptr(virCheckpointMonitor) monitor = NULL;
     g_autoptr(virCheckpointJson) reply = NULL;
     g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
 
-    if (!conn)
-        return FALSE;
     if (!(domain = virDomainLookupByUUIDString(conn, mirror->uuid)))
         return virCheckpointDomainSetError(error);
     if (state == VIR_CHECKPOINT_JOB_MIRRORING) {
@@ -502,6 +500,22 @@ virCheckpointMirrorApplySpeed(virCheckpointMirror *mirror,
         virCheckpointJsonBuild("s:device", name, "u:speed", bandwidthBytes, NULL),
         error);
     return reply != NULL;
+}
+
+static gboolean
+virCheckpointMirrorApplySpeed(virCheckpointMirror *mirror,
+                              virCheckpointJobState state,
+                              guint64 bandwidthBytes,
+                              GError **error)
+{
+    virConnectPtr conn = virCheckpointEngineConnect(mirror->engine, error);
+    gboolean ok;
+
+    if (!conn)
+        return FALSE;
+    ok = virCheckpointMirrorApplySpeedOn(mirror, conn, state, bandwidthBytes, error);
+    virCheckpointEngineDisconnect(mirror->engine, conn);
+    return ok;
 }
 
 virCheckpointMirrorAnswer

@@ -42,6 +42,7 @@ typedef enum {
 typedef struct virCheckpointMirrorEye {
     virDomainPtr domain;
     virCheckpointMonitor *monitor;
+    virCheckpointEngine *engine;
     virConnectPtr conn;
 } virCheckpointMirrorEye;
 
@@ -50,7 +51,7 @@ virCheckpointMirrorEyeClose(virCheckpointMirrorEye *eye)
 {
     g_clear_pointer(&eye->monitor, virCheckpointMonitorFree);
     g_clear_pointer(&eye->domain, virDomainFree);
-    g_clear_pointer(&eye->conn, virConnectClose);
+    virCheckpointEngineDisconnect(eye->engine, g_steal_pointer(&eye->conn));
 }
 
 static gboolean
@@ -61,6 +62,7 @@ virCheckpointMirrorEyeOpen(virCheckpointMirrorEye *eye,
     if (eye->monitor)
         return TRUE;
     virCheckpointMirrorEyeClose(eye);
+    eye->engine = mirror->engine;
     eye->conn = virCheckpointEngineConnect(mirror->engine, error);
     if (!eye->conn)
         return FALSE;

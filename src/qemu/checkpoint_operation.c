@@ -107,8 +107,7 @@ virCheckpointOperationEnd(virCheckpointOperation *operation)
         return;
     virCheckpointDomainViewFree(operation->view);
     virCheckpointStoreDomainClose(operation->store);
-    if (operation->conn)
-        virConnectClose(operation->conn);
+    virCheckpointEngineDisconnect(operation->engine, operation->conn);
     virCheckpointEngineRelease(operation->engine);
     g_free(operation);
 }

@@ -2,6 +2,9 @@
 covered disk has one recording bitmap of ours and every set of changes is complete."""
 
 import os
+import signal
+import threading
+import time
 import xml.etree.ElementTree as ElementTree
 
 import libvirt
@@ -255,6 +258,37 @@ def test_restarts_change_nothing(host):
 
 
 @limit(200)
+def test_a_frozen_guest_holds_up_nobody_else(host):
+    """Libvirt's client stalls all threads of a connection on which one waits."""
+    host.start_daemon()
+    frozen = VM(host, 'frozen', disks={'vda': 4 * MIB})
+    oracle = Oracle(host, VM(host, 'free', disks={'vda': 4 * MIB}), host.random)
+    xml = '<domaincheckpoint><name>{}</name></domaincheckpoint>'
+    stuck = host.connect(ours=True).lookupByName('frozen')
+    pid = host.qemu_pid('frozen')
+    os.kill(pid, signal.SIGSTOP)
+    threads = [threading.Thread(target=stuck.checkpointCreateXML, args=(xml.format(n),))
+               for n in ('f1', 'f2')]
+    try:
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        begun = time.monotonic()
+        for _ in range(5):
+            oracle.create()
+        took = time.monotonic() - begun
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        for thread in threads:
+            thread.join()
+    if took > 15:
+        raise Failure(f'5 checkpoints of another guest took {took:.1f} s')
+    oracle.check()
+    if sorted(c.getName() for c in stuck.listAllCheckpoints()) != ['f1', 'f2']:
+        raise Failure('the frozen guest lost a checkpoint')
+    frozen.destroy()
+
+
 def test_random_sequence(host):
     """Random writes, creates, deletes, snapshots, commits and restarts."""
     oracle = oracle_of(host)
