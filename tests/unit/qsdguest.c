@@ -107,8 +107,8 @@ qsdGuestStart(QsdGuest *guest)
                                               disks[i], disks[i]));
     }
     g_ptr_array_add(argv, NULL);
-    guest->inner =
-        virCheckpointMonitorNewStorageDaemon((const gchar *const *)argv->pdata, &error);
+    guest->inner = virCheckpointMonitorNewStorageDaemon(
+        (const gchar *const *)argv->pdata, NULL, &error);
     g_assert_no_error(error);
     guest->view.monitor = virCheckpointMonitorNew(&ops, guest, "guest");
 }
