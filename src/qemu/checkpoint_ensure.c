@@ -179,6 +179,8 @@ virCheckpointEnsureDisk(virCheckpointSegments *segments,
 {
     const virCheckpointNode *top =
         virCheckpointSegmentsFindTop(segments, segment->target);
+    const virCheckpointNode *lowest = NULL;
+    g_autoptr(GPtrArray) layers = NULL;
 
     if (!top)
         return TRUE;
@@ -190,9 +192,12 @@ virCheckpointEnsureDisk(virCheckpointSegments *segments,
     }
     if (virCheckpointGraphLayer(segments->graph, top, segment->born))
         return TRUE;
-    /* A commit, copy or pull moved it to another file and took all layers along. */
+    /* A commit, copy or pull moved it to another file and took all layers along; a
+     * snapshot may have been put on top of that since. */
+    layers = virCheckpointSegmentsLayers(segments, top, segment);
+    lowest = g_ptr_array_index(layers, layers->len - 1);
     g_free(segment->born);
-    segment->born = g_strdup(top->file);
+    segment->born = g_strdup(lowest->file);
     return virCheckpointStoreSave(segments->store, record, error);
 }
 

@@ -127,6 +127,19 @@ virCheckpointSegmentsIsActive(virCheckpointSegments *segments,
            g_strcmp0(virCheckpointSegmentActive(segment), name) == 0;
 }
 
+static gboolean
+virCheckpointSegmentsHolds(const virCheckpointNode *node,
+                           const virCheckpointSegment *segment)
+{
+    guint i;
+
+    for (i = 0; i < segment->bitmaps->len; i++) {
+        if (virCheckpointNodeBitmap(node, g_ptr_array_index(segment->bitmaps, i)))
+            return TRUE;
+    }
+    return FALSE;
+}
+
 GPtrArray *
 virCheckpointSegmentsLayers(virCheckpointSegments *segments,
                             const virCheckpointNode *top,
@@ -136,13 +149,17 @@ virCheckpointSegmentsLayers(virCheckpointSegments *segments,
     const virCheckpointNode *born =
         virCheckpointGraphLayer(segments->graph, top, segment->born);
     const virCheckpointNode *node = top;
+    gboolean passed = !born;
 
-    for (;;) {
+    /* A commit takes bits below the file in which they were made, and the next
+     * snapshot, which may reuse its name, leaves them there. */
+    while (node &&
+           (!passed || node == top || virCheckpointSegmentsHolds(node, segment))) {
         g_ptr_array_add(layers, (gpointer)node);
-        if (!born || node == born)
-            return layers;
+        passed = passed || node == born;
         node = virCheckpointGraphBacking(segments->graph, node);
     }
+    return layers;
 }
 
 gboolean
@@ -303,30 +320,37 @@ virCheckpointSegmentsCollect(virCheckpointSegments *segments,
                              GArray *sources)
 {
     g_autoptr(GPtrArray) layers = virCheckpointSegmentsLayers(segments, top, segment);
-    gboolean below = virCheckpointGraphLayer(segments->graph, top, node->file) != node;
-    guint found = 0;
+    const virCheckpointNode *born =
+        virCheckpointGraphLayer(segments->graph, top, segment->born);
+    gboolean chained =
+        virCheckpointGraphLayer(segments->graph, top, node->file) == node;
     guint i;
     guint j;
 
-    for (i = 0; i < layers->len; i++) {
-        const virCheckpointNode *layer = g_ptr_array_index(layers, i);
+    for (j = 0; j < segment->bitmaps->len; j++) {
+        gboolean below = !chained;
+        gboolean made = FALSE;
+        gboolean found = FALSE;
 
-        below = below || layer == node;
-        for (j = 0; j < segment->bitmaps->len; j++) {
+        for (i = 0; i < layers->len; i++) {
+            const virCheckpointNode *layer = g_ptr_array_index(layers, i);
             const virCheckpointBitmapInfo *info =
                 virCheckpointNodeBitmap(layer, g_ptr_array_index(segment->bitmaps, j));
             virCheckpointBitmapRef ref = {layer->name, info ? info->name : NULL};
 
+            below = below || layer == node;
+            made = made || layer == born;
             if (!info || info->inconsistent)
                 continue;
-            /* The lowest layer is where each of them was made. */
-            found += i == layers->len - 1;
+            /* It is where it was made, or a commit took it further down. */
+            found = found || made;
             if (below)
                 g_array_append_val(sources, ref);
         }
+        if (!found)
+            return FALSE;
     }
-    return found == segment->bitmaps->len &&
-           (found == 0 || virCheckpointGraphLayer(segments->graph, top, segment->born));
+    return TRUE;
 }
 
 typedef struct virCheckpointSince {

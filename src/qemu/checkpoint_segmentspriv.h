@@ -28,7 +28,8 @@ virCheckpointSegmentsIsActive(virCheckpointSegments *segments,
 
 /**
  * The layers that hold live parts of @segment: from @top down to the one where it was
- * born.  When that is not in the chain (anymore): @top alone.
+ * born, and on as long as they have one of its bitmaps.  When it was born in none of
+ * the chain: @top, and on.
  * Returns: (transfer container): const virCheckpointNode*
  */
 GPtrArray *

@@ -15,16 +15,19 @@ TYPES = {libvirt.VIR_DOMAIN_BLOCK_JOB_COMPLETED: 'completed',
 
 
 class Events:
-    """The block job events of one connection, in order."""
+    """The events of one connection's copy jobs, in order; not those of stock commits."""
 
-    def __init__(self, conn):
+    def __init__(self, conn, kind=libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COPY):
         self._conn = conn
+        self._kind = kind
         self._seen = []
         self._change = threading.Condition()
         self._id = conn.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, self._event, None)
 
     def _event(self, _conn, dom, disk, kind, status, _opaque):
+        if kind != self._kind:
+            return
         with self._change:
             self._seen.append((dom.name(), disk, kind, TYPES.get(status, status)))
             self._change.notify_all()

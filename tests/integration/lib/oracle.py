@@ -15,7 +15,7 @@ import time
 
 import libvirt
 
-from . import images, jobs, paths, store
+from . import images, jobs, store
 from .domain import CLUSTER, MIB, SECTOR
 from .host import Failure, wait_for
 
@@ -143,7 +143,7 @@ class Oracle:
         if checkpoint:
             self._about_to_create(checkpoint, [target])
         jobs.start_copy(self.dom, target, path, moment and moment.name, checkpoint, finish)
-        if checkpoint:
+        if checkpoint and finish:
             self.moments.append(self.creating)
 
     def finish(self, moment=None, target=None, checkpoint=None):
@@ -165,7 +165,8 @@ class Oracle:
         os.unlink(path)
 
     def mirror(self, target=None, pivot=None):
-        """A live mirror that ends in a pivot, or in a copy that stands for that time."""
+        """A live mirror that ends in a pivot, or in a copy that stands for that time; so
+        does the checkpoint that comes with it."""
         target = target or self._disk()
         if self.overlays.get(target):
             return
@@ -183,11 +184,13 @@ class Oracle:
         flags = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT if pivot else 0
         self.say('pivot' if pivot else 'end the mirror')
         at_end = disk.model.copy()
-        if checkpoint:  # made right before the mirror ends
-            self.creating.models[target] = at_end
+        if checkpoint:
+            self._about_to_create(checkpoint, [target])
         self.dom.blockJobAbort(target, flags)
         wait_for(lambda: not self.dom.blockJobInfo(target, 0), f'{target}: job ends')
         self.events.wait(target, 'completed' if pivot else 'canceled', timeout=20)
+        if checkpoint:
+            self.moments.append(self.creating)
         if pivot:
             os.unlink(disk.path)
             disk.path = path
@@ -326,8 +329,7 @@ class Oracle:
                 self.check(copies=self.rng.random() < 0.2)
             self.check(copies=True)
         except BaseException:
-            log = os.path.join(paths.cache('failed'), 'oracle-steps.log')
-            with open(log, 'w') as out:
+            with open(os.path.join(self.host.logs, 'oracle-steps.log'), 'w') as out:
                 out.write('\n'.join(self.done) + '\n')
             raise
         return steps
