@@ -30,8 +30,6 @@
 /* How much of a line is quoted in front of the place where the parser stopped. */
 #define VIR_CHECKPOINT_XML_CONTEXT_BYTES 80
 
-static const gchar virCheckpointXmlDtdReason[] = "document type is not allowed";
-
 static void
 virCheckpointXmlInit(void)
 {
@@ -43,6 +41,21 @@ virCheckpointXmlInit(void)
     }
 }
 
+/* Why a text is refused: what the parser said first. */
+typedef struct virCheckpointXmlRefusal {
+    gchar *message; /* reason, without its line end; NULL: not refused yet */
+    gint number;    /* of the line */
+    gchar *quote;   /* "\nLINE\n---^", or NULL */
+} virCheckpointXmlRefusal;
+
+static void
+virCheckpointXmlRefusalClear(virCheckpointXmlRefusal *refusal)
+{
+    g_free(refusal->message);
+    g_free(refusal->quote);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(virCheckpointXmlRefusal, virCheckpointXmlRefusalClear)
+
 /* A DTD begins: nothing that needs one is ours. */
 static void
 virCheckpointXmlRefuseDtd(void *opaque,
@@ -51,59 +64,61 @@ virCheckpointXmlRefuseDtd(void *opaque,
                           const xmlChar *systemId)
 {
     xmlParserCtxt *ctxt = opaque;
+    virCheckpointXmlRefusal *refusal = ctxt->_private;
 
-    /* Stopping moves the input on, so the line is noted here. */
-    ctxt->_private = GINT_TO_POINTER(ctxt->input ? ctxt->input->line : 1);
+    if (!refusal->message) {
+        /* Stopping moves the input on, so the line is noted here. */
+        refusal->message = g_strdup("document type is not allowed");
+        refusal->number = ctxt->input ? ctxt->input->line : 1;
+    }
     xmlStopParser(ctxt);
 }
 
-/* libvirt's shape: "WHAT:LINE: reason", the line, and an arrow to the place. */
-static void
-virCheckpointXmlFail(xmlParserCtxt *ctxt, const gchar *what, GError **error)
+/* The line in which the parser is, and an arrow to the place. */
+static gchar *
+virCheckpointXmlQuote(const xmlParserInput *input)
 {
-    const xmlError *last = xmlCtxtGetLastError(ctxt);
-    const gchar *reason = ctxt->_private ? virCheckpointXmlDtdReason : "cannot parse";
-    gint number = GPOINTER_TO_INT(ctxt->_private);
-    g_autofree gchar *message = NULL;
+    const gchar *base = (const gchar *)input->base;
+    const gchar *stop = (const gchar *)input->cur;
+    const gchar *start = NULL;
     g_autofree gchar *line = NULL;
     g_autofree gchar *arrow = NULL;
-    const xmlParserInput *input = ctxt->input;
-    const gchar *start = NULL;
-    const gchar *stop = NULL;
-    gsize column = 0;
 
-    if (!ctxt->_private && last && last->message) {
-        reason = last->message;
-        number = last->line;
-    }
-    message = g_strchomp(g_strdup(reason));
-    if (!ctxt->_private && last && last->domain == XML_FROM_PARSER && input &&
-        input->base && input->cur > input->base) {
-        const gchar *base = (const gchar *)input->base;
+    while (stop > base && (*stop == '\n' || *stop == '\r'))
+        stop--;
+    start = stop;
+    while (start > base && start[-1] != '\n' && start[-1] != '\r' &&
+           stop - start < VIR_CHECKPOINT_XML_CONTEXT_BYTES)
+        start--;
+    line = g_strndup(start, strcspn(start, "\r\n"));
+    if (!*line)
+        return NULL;
+    if (strlen(line) > 2 * VIR_CHECKPOINT_XML_CONTEXT_BYTES)
+        line[2 * VIR_CHECKPOINT_XML_CONTEXT_BYTES] = '\0';
+    arrow = g_strnfill((gsize)(stop - start), '-');
+    return g_strconcat("\n", line, "\n", arrow, "^", NULL);
+}
 
-        stop = (const gchar *)input->cur;
-        /* Skip back over line ends, then to the start of that line. */
-        while (stop > base && (*stop == '\n' || *stop == '\r'))
-            stop--;
-        start = stop;
-        while (start > base && start[-1] != '\n' && start[-1] != '\r' &&
-               stop - start < VIR_CHECKPOINT_XML_CONTEXT_BYTES)
-            start--;
-        column = (gsize)(stop - start);
-        line = g_strndup(start, strcspn(start, "\r\n"));
-        if (strlen(line) > VIR_CHECKPOINT_XML_CONTEXT_BYTES)
-            line[VIR_CHECKPOINT_XML_CONTEXT_BYTES] = '\0';
-        arrow = g_strnfill(column, '-');
-    }
-    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_XML_DETAIL, "%s:%d: %s%s%s%s%s%s",
-                what, number, message, line ? "\n" : "", line ? line : "",
-                line ? "\n" : "", line ? arrow : "", line ? "^" : "");
+/* libvirt's shape: the parser's sentence, the line, and an arrow to the place. */
+static void
+virCheckpointXmlNoteError(void *opaque, xmlError *error)
+{
+    xmlParserCtxt *ctxt = opaque;
+    virCheckpointXmlRefusal *refusal = ctxt->_private;
+
+    if (refusal->message || error->level != XML_ERR_FATAL || !error->message)
+        return;
+    refusal->message = g_strchomp(g_strdup(error->message));
+    refusal->number = error->line;
+    if (error->domain == XML_FROM_PARSER && ctxt->input && ctxt->input->base)
+        refusal->quote = virCheckpointXmlQuote(ctxt->input);
 }
 
 static xmlDoc *
 virCheckpointXmlParseText(const gchar *xml, const gchar *what, GError **error)
 {
     const int options = XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING;
+    g_auto(virCheckpointXmlRefusal) refusal = {0};
     gsize length = strlen(xml);
     xmlParserCtxt *ctxt = NULL;
     xmlDoc *doc = NULL;
@@ -115,11 +130,17 @@ virCheckpointXmlParseText(const gchar *xml, const gchar *what, GError **error)
     }
     ctxt = xmlNewParserCtxt();
     g_assert(ctxt && ctxt->sax);
+    ctxt->_private = &refusal;
     ctxt->sax->internalSubset = virCheckpointXmlRefuseDtd;
+    ctxt->sax->serror = virCheckpointXmlNoteError;
 
-    doc = xmlCtxtReadMemory(ctxt, xml, (int)length, NULL, NULL, options);
-    if (!doc || ctxt->_private || !xmlDocGetRootElement(doc)) {
-        virCheckpointXmlFail(ctxt, what, error);
+    /* UTF-8 whatever the declaration says, as in libvirt: the protocol has no other. */
+    doc = xmlCtxtReadMemory(ctxt, xml, (int)length, NULL, "UTF-8", options);
+    if (!doc || refusal.message || !xmlDocGetRootElement(doc)) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_XML_DETAIL, "%s:%d: %s%s",
+                    what, refusal.number ? refusal.number : 1,
+                    refusal.message ? refusal.message : "cannot parse",
+                    refusal.quote ? refusal.quote : "");
         g_clear_pointer(&doc, xmlFreeDoc);
     }
     xmlFreeParserCtxt(ctxt);
