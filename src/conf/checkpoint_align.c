@@ -128,10 +128,8 @@ virCheckpointAlignFill(const virCheckpointDef *def,
         }
         if (entry->type == VIR_CHECKPOINT_DISK_NONE)
             continue;
-        if (!entry->bitmap || !*entry->bitmap) {
-            g_free(entry->bitmap);
+        if (!entry->bitmap)
             entry->bitmap = g_strdup(def->name);
-        }
         if (!redefine && !virCheckpointAlignCheckNew(def, disk, entry, error))
             return FALSE;
     }

@@ -44,17 +44,30 @@ virCheckpointDispatchCreateFrom(const GError *error)
     case VIR_ERR_XML_ERROR:
         return strstr(error->message, "root element") ? VIR_CHECKPOINT_FROM_XML
                                                       : VIR_CHECKPOINT_FROM_CHECKPOINT;
+    case VIR_ERR_XML_INVALID_SCHEMA:
+        return VIR_CHECKPOINT_FROM_XML;
     case VIR_ERR_XML_DETAIL:
         return VIR_CHECKPOINT_FROM_CHECKPOINT;
+    case VIR_ERR_INTERNAL_ERROR:
+        return g_str_has_prefix(error->message, "missing creationTime")
+                   ? VIR_CHECKPOINT_FROM_CHECKPOINT
+                   : VIR_CHECKPOINT_FROM_QEMU;
     case VIR_ERR_CONFIG_UNSUPPORTED:
         /* Of the XML's list of disks; not of what a disk can hold. */
-        return g_str_has_prefix(error->message, "checkpoint for disk")
+        return g_str_has_prefix(error->message, "checkpoint for disk") ||
+                       g_str_has_prefix(error->message, "bitmap for disk")
                    ? VIR_CHECKPOINT_FROM_QEMU
                    : VIR_CHECKPOINT_FROM_CHECKPOINT;
     case VIR_ERR_OPERATION_FAILED:
         return g_str_has_suffix(error->message, "already exists")
                    ? VIR_CHECKPOINT_FROM_DOMAIN
                    : VIR_CHECKPOINT_FROM_QEMU;
+    case VIR_ERR_INVALID_ARG:
+        return g_str_has_prefix(error->message, "definition for checkpoint")
+                   ? VIR_CHECKPOINT_FROM_CHECKPOINT
+                   : VIR_CHECKPOINT_FROM_DOMAIN;
+    case VIR_ERR_OPERATION_INVALID:
+        return VIR_CHECKPOINT_FROM_DOMAIN;
     default:
         return VIR_CHECKPOINT_FROM_QEMU;
     }
@@ -141,7 +154,11 @@ virCheckpointDispatchCheckpointGetXml(virCheckpointCall *call)
         return;
     if (!virCheckpointEngineGetXml(call->engine, uuid, args.checkpoint.name, args.flags,
                                    &xml, &error)) {
-        virCheckpointCallFailError(call, VIR_CHECKPOINT_FROM_QEMU, error);
+        virCheckpointCallFailError(call,
+                                   error->code == VIR_ERR_OPERATION_INVALID
+                                       ? VIR_CHECKPOINT_FROM_DOMAIN
+                                       : VIR_CHECKPOINT_FROM_QEMU,
+                                   error);
         return;
     }
     reply.text = xml;

@@ -83,7 +83,6 @@ testAlignDefaults(void)
     testAligns("<disk name='hda' checkpoint='no'/><disk name='vdb'/>"
                "<disk name='vda' checkpoint='bitmap' bitmap='c'/>",
                FALSE, "vda=c vdb=c hda=- vde=-");
-    testAligns("<disk name='vda' bitmap=''/>", FALSE, "vda=c vdb=- hda=- vde=-");
 }
 
 static void
@@ -101,6 +100,8 @@ testAlignErrors(void)
     testAlignFails("<disk name='vda'/><disk name='/a/vda.qcow2'/>", FALSE,
                    "disk '/a/vda.qcow2' specified twice");
     testAlignFails("<disk name='hda'/>", FALSE, "disk 'hda' is empty or readonly");
+    testAlignFails("<disk name='vda' bitmap=''/>", FALSE,
+                   "bitmap for disk 'vda' must match checkpoint name 'c'");
     testAlignFails("<disk name='/a/ro.qcow2'/>", FALSE,
                    "disk 'vde' is empty or readonly");
     testAlignFails("<disk name='vda' bitmap='X'/>", FALSE,
