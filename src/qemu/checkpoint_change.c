@@ -157,7 +157,7 @@ virCheckpointChangePlan(virCheckpointSegments *segments,
         return NULL;
     }
     g_free(record->def->domain);
-    record->def->domain = g_strdup(domain);
+    record->def->domain = virCheckpointDomainComplete(domain, segments->view->xml);
     for (i = 0; def->disks && i < def->disks->len; i++) {
         const virCheckpointDiskDef *disk = g_ptr_array_index(def->disks, i);
         virCheckpointSegment *segment;

@@ -18,6 +18,7 @@
 #include "checkpoint_compact.h"
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
+#include "checkpoint_redefine.h"
 #include "checkpoint_segmentspriv.h"
 
 /* Flags that libvirt refuses get libvirt's sentence, which has no prefix. */
@@ -89,16 +90,23 @@ static gboolean
 virCheckpointEngineRedefine(virCheckpointEngine *engine,
                             const gchar *uuid,
                             const gchar *xml,
+                            gboolean validate,
                             gchar **name,
                             GError **error)
 {
     g_autoptr(virCheckpointDef) def =
         virCheckpointDefParse(xml, VIR_CHECKPOINT_DEF_PARSE_REDEFINE, error);
+    g_autoptr(virCheckpointOperation) operation = NULL;
+    g_autoptr(GPtrArray) records = NULL;
 
-    if (!def)
+    if (!def || !(records = virCheckpointEnginePeek(engine, uuid, error)))
         return FALSE;
-    if (!def->name || !virCheckpointEngineHas(engine, uuid, def->name))
-        return virCheckpointEngineNoSuch(def->name ? def->name : "", error);
+    if (!virCheckpointEngineFind(records, def->name, NULL))
+        return virCheckpointRedefineCheckNew(def, records, error) &&
+               virCheckpointEngineNoSuch(def->name, error);
+    if (!(operation = virCheckpointOperationBegin(engine, uuid, 0, error)) ||
+        !virCheckpointRedefine(operation, def, validate, error))
+        return FALSE;
     *name = g_strdup(def->name);
     return TRUE;
 }
@@ -206,7 +214,9 @@ virCheckpointEngineCreate(virCheckpointEngine *engine,
         return FALSE;
     }
     if (flags & VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE)
-        return virCheckpointEngineRedefine(engine, uuid, xml, name, error);
+        return virCheckpointEngineRedefine(
+            engine, uuid, xml,
+            (flags & VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE) != 0, name, error);
     if (!(def = virCheckpointDefParse(xml, 0, error)) ||
         !(operation = virCheckpointOperationBegin(engine, uuid, 0, error)))
         return FALSE;
@@ -413,8 +423,7 @@ static void
 virCheckpointEngineDropSecrets(virCheckpointDef *def)
 {
     g_autoptr(GRegex) tag = g_regex_new("<graphics [^>]*>", 0, 0, NULL);
-    g_autoptr(GRegex) secret =
-        g_regex_new(" (passwd|passwdValidTo|connected)='[^']*'", 0, 0, NULL);
+    g_autoptr(GRegex) secret = g_regex_new(" passwd='[^']*'", 0, 0, NULL);
     g_autoptr(GMatchInfo) match = NULL;
     GString *clean;
     gint from = 0;

@@ -13,6 +13,7 @@
 #include "config.h"
 
 #include <libvirt/virterror.h>
+#include <string.h>
 
 #include "checkpoint_domain.h"
 #include "checkpoint_error.h"
@@ -108,6 +109,65 @@ virCheckpointDomainFindDisk(GPtrArray *disks, const gchar *name)
             return disk;
     }
     return NULL;
+}
+
+/* Where a device of domain XML ends up that comes before sound: libvirt has an order.
+ */
+static gboolean
+virCheckpointDomainIsAfterAudio(const gchar *line)
+{
+    static const gchar *const later[] = {
+        "sound",    "video",      "hostdev", "redirdev", "redirfilter", "hub",
+        "watchdog", "memballoon", "rng",     "nvram",    "panic",       "shmem",
+        "memory",   "iommu",      "vsock",   "crypto"};
+    gsize i;
+
+    if (g_str_has_prefix(line, "  </devices>"))
+        return TRUE;
+    for (i = 0; g_str_has_prefix(line, "    <") && i < G_N_ELEMENTS(later); i++) {
+        gsize length = strlen(later[i]);
+
+        if (g_str_has_prefix(line + 5, later[i]) && !g_ascii_isalpha(line[5 + length]))
+            return TRUE;
+    }
+    return FALSE;
+}
+
+gchar *
+virCheckpointDomainComplete(const gchar *xml, const gchar *live)
+{
+    static const gchar mouse[] = "    <input type='mouse' bus='ps2'/>";
+    g_autoptr(xmlDoc) doc =
+        live ? virCheckpointXmlParse(live, "(domain)", "domain", NULL) : NULL;
+    xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+    g_auto(GStrv) lines = g_strsplit(xml, "\n", -1);
+    g_autofree gchar *audio =
+        virCheckpointXmlString(root, "./devices/audio[@type='none']/@id");
+    gboolean keyboard =
+        NULL !=
+        virCheckpointXmlNode(root, "./devices/input[@type='keyboard' and @bus='ps2']");
+    GString *out = g_string_new(NULL);
+    guint i;
+
+    if (strstr(xml, "<input type='keyboard' bus='ps2'"))
+        keyboard = FALSE;
+    if (strstr(xml, "<audio "))
+        g_clear_pointer(&audio, g_free);
+    for (i = 0; lines[i]; i++) {
+        if (audio && virCheckpointDomainIsAfterAudio(lines[i])) {
+            g_string_append(out, "    ");
+            virCheckpointXmlAppend(out, "<audio id='%s' type='none'/>\n", audio);
+            g_clear_pointer(&audio, g_free);
+        }
+        g_string_append(out, lines[i]);
+        if (lines[i + 1])
+            g_string_append_c(out, '\n');
+        if (keyboard && g_str_equal(lines[i], mouse)) {
+            g_string_append(out, "    <input type='keyboard' bus='ps2'/>\n");
+            keyboard = FALSE;
+        }
+    }
+    return g_string_free(out, FALSE);
 }
 
 gboolean

@@ -41,6 +41,16 @@ virCheckpointDiskFree(virCheckpointDisk *disk);
 const virCheckpointDisk *
 virCheckpointDomainFindDisk(GPtrArray *disks, const gchar *name);
 
+/**
+ * virCheckpointDomainComplete:
+ * @xml: from libvirt, with VIR_DOMAIN_XML_MIGRATABLE; @live: without, or NULL
+ * Returns: (transfer full): @xml with the two devices that this flag leaves out for the
+ * sake of old versions (PS/2 keyboard, audio of type none), where libvirt would print
+ * them
+ */
+gchar *
+virCheckpointDomainComplete(const gchar *xml, const gchar *live);
+
 /** The view of one domain for the length of one operation. */
 typedef struct virCheckpointDomainView {
     virDomainPtr domain;

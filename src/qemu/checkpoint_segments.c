@@ -411,6 +411,38 @@ virCheckpointSegmentsGather(virCheckpointSegments *segments,
 }
 
 gboolean
+virCheckpointSegmentsValidate(virCheckpointSegments *segments,
+                              const virCheckpointRecord *record,
+                              const gchar *target,
+                              GError **error)
+{
+    g_auto(virCheckpointSince) since = {
+        .sources = g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef)),
+        .sidecars = g_ptr_array_new(),
+    };
+    const virCheckpointNode *top = virCheckpointSegmentsTop(segments, target, error);
+    guint i;
+
+    if (!top ||
+        !virCheckpointSegmentsGather(segments, record, target, top, &since, error))
+        return FALSE;
+    for (i = 0; i < since.sidecars->len; i++) {
+        g_autofree gchar *path = virCheckpointStoreDomainPath(
+            segments->store, g_ptr_array_index(since.sidecars, i), error);
+        virCheckpointSidecarInfo info;
+        g_autoptr(GError) bad = NULL;
+
+        if (!path)
+            return FALSE;
+        if (!virCheckpointSidecarRead(path, &info, &bad) || info.inUse)
+            return virCheckpointSegmentsInconsistent(
+                segments, record, target,
+                bad ? bad->message : "a sidecar was not closed", error);
+    }
+    return TRUE;
+}
+
+gboolean
 virCheckpointSegmentsSince(virCheckpointSegments *segments,
                            const virCheckpointRecord *record,
                            const gchar *target,

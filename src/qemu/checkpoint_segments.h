@@ -76,6 +76,17 @@ virCheckpointSegmentsSince(virCheckpointSegments *segments,
                            GError **error);
 
 /**
+ * TRUE if every part of the changes of disk @target since @record is there and sound:
+ * live bitmaps, and sidecars as read by our own reader.  The domain runs.  Else
+ * VIR_ERR_CHECKPOINT_INCONSISTENT, as of virCheckpointSegmentsSince().
+ */
+gboolean
+virCheckpointSegmentsValidate(virCheckpointSegments *segments,
+                              const virCheckpointRecord *record,
+                              const gchar *target,
+                              GError **error);
+
+/**
  * Creates a checkpoint: @def aligned (checkpoint_def.h), parent and time set here.
  * Record, transaction, invariant, record; previous segments are not parked yet
  * (virCheckpointSegmentsPark).

@@ -1,0 +1,43 @@
+/*
+ * checkpoint_redefine.h: a client defines a checkpoint that exists
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+
+#ifndef VIR_CHECKPOINT_REDEFINE_H
+#define VIR_CHECKPOINT_REDEFINE_H
+
+#include "checkpoint_enginepriv.h"
+
+/**
+ * virCheckpointRedefineCheckNew:
+ * @def: a redefinition whose name is not ours; @records: ours
+ *
+ * It is libvirt's, unless it is to be the child of one of ours: of such a one nothing
+ * is left, or we would have it.
+ *
+ * Returns: TRUE, or FALSE and VIR_ERR_CHECKPOINT_INCONSISTENT.
+ */
+gboolean
+virCheckpointRedefineCheckNew(const virCheckpointDef *def,
+                              GPtrArray *records,
+                              GError **error);
+
+/**
+ * virCheckpointRedefine:
+ * @def: parsed for a redefinition, not aligned; @validate: look whether all bits are
+ *   there (the domain must run)
+ *
+ * Takes description and time over; the rest stays as it is recorded.  Errors, with
+ * libvirt's codes and texts: NO_DOMAIN_CHECKPOINT (not ours), INVALID_ARG (parent,
+ * uuid), CONFIG_UNSUPPORTED (disks), OPERATION_INVALID (not running),
+ * CHECKPOINT_INCONSISTENT.
+ */
+gboolean
+virCheckpointRedefine(virCheckpointOperation *operation,
+                      virCheckpointDef *def,
+                      gboolean validate,
+                      GError **error);
+
+#endif
