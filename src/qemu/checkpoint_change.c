@@ -39,7 +39,7 @@ virCheckpointSegmentsCreateTxn(virCheckpointSegments *segments,
         const virCheckpointNode *top =
             virCheckpointSegmentsFindTop(segments, segment->target);
         const virCheckpointRecord *newest =
-            virCheckpointTreeNewest(segments->records, segment->target);
+            virCheckpointSegmentsNewest(segments, segment->target);
         const virCheckpointSegment *previous = NULL;
 
         if (!top)

@@ -210,8 +210,7 @@ virCheckpointEnsureSeemsLost(virCheckpointSegments *segments,
     const virCheckpointNode *top =
         virCheckpointSegmentsFindTop(segments, segment->target);
 
-    return top &&
-           virCheckpointTreeNewest(segments->records, segment->target) == record &&
+    return top && virCheckpointSegmentsNewest(segments, segment->target) == record &&
            !virCheckpointSegmentsIsHealthy(segments, top, segment) &&
            !virCheckpointEnsureIsGivenUp(top, segment);
 }
@@ -235,7 +234,7 @@ virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error)
         for (j = 0; j < record->segments->len; j++) {
             virCheckpointSegment *segment = g_ptr_array_index(record->segments, j);
 
-            if (virCheckpointTreeNewest(segments->records, segment->target) == record &&
+            if (virCheckpointSegmentsNewest(segments, segment->target) == record &&
                 !virCheckpointEnsureDisk(segments, record, segment, &restarted, error))
                 return FALSE;
         }

@@ -39,6 +39,7 @@ virCheckpointSegmentsNew(virCheckpointStoreDomain *store,
 
     segments->store = store;
     segments->view = view;
+    segments->newest = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     if (!virCheckpointSegmentsRefresh(segments, error))
         return NULL;
     return g_steal_pointer(&segments);
@@ -57,6 +58,7 @@ virCheckpointSegmentsRefresh(virCheckpointSegments *segments, GError **error)
         return FALSE;
     g_clear_pointer(&segments->records, g_ptr_array_unref);
     segments->records = g_steal_pointer(&records);
+    g_hash_table_remove_all(segments->newest);
     virCheckpointGraphFree(segments->graph);
     segments->graph = g_steal_pointer(&graph);
     return TRUE;
@@ -69,8 +71,21 @@ virCheckpointSegmentsFree(virCheckpointSegments *segments)
         return;
     if (segments->records)
         g_ptr_array_unref(segments->records);
+    g_hash_table_unref(segments->newest);
     virCheckpointGraphFree(segments->graph);
     g_free(segments);
+}
+
+virCheckpointRecord *
+virCheckpointSegmentsNewest(virCheckpointSegments *segments, const gchar *target)
+{
+    gpointer found;
+
+    if (!g_hash_table_lookup_extended(segments->newest, target, NULL, &found)) {
+        found = virCheckpointTreeNewest(segments->records, target);
+        g_hash_table_insert(segments->newest, g_strdup(target), found);
+    }
+    return found;
 }
 
 const virCheckpointNode *
@@ -121,7 +136,7 @@ virCheckpointSegmentsIsActive(virCheckpointSegments *segments,
                               const gchar *name)
 {
     const virCheckpointRecord *newest =
-        virCheckpointTreeNewest(segments->records, segment->target);
+        virCheckpointSegmentsNewest(segments, segment->target);
 
     return newest && g_str_equal(newest->id, record->id) &&
            g_strcmp0(virCheckpointSegmentActive(segment), name) == 0;

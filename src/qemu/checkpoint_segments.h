@@ -21,6 +21,7 @@ typedef struct virCheckpointSegments {
     virCheckpointDomainView *view;   /* borrowed */
     virCheckpointGraph *graph;       /* owned; Refresh replaces it */
     GPtrArray *records;              /* owned; Refresh replaces it */
+    GHashTable *newest; /* owned; target -> its newest record, as far as asked */
 } virCheckpointSegments;
 
 virCheckpointSegments *

@@ -15,6 +15,10 @@
 const virCheckpointNode *
 virCheckpointSegmentsFindTop(virCheckpointSegments *segments, const gchar *target);
 
+/** As virCheckpointTreeNewest(), which is asked once per disk and refresh. */
+virCheckpointRecord *
+virCheckpointSegmentsNewest(virCheckpointSegments *segments, const gchar *target);
+
 /** The active bitmap of a disk's newest segment, or NULL. */
 const gchar *
 virCheckpointSegmentActive(const virCheckpointSegment *segment);

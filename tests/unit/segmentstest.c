@@ -4,7 +4,7 @@
  * Copyright (C) 2026 The libvirt-checkpoint authors
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * By default a sweep stops at every sixth point, from a random one on (--seed); with -m
+ * By default a sweep stops at every twelfth point, from a random one on (--seed); with -m
  * slow at each.
  *
  * The oracle: which clusters were written since each checkpoint.  After any operation,
@@ -380,7 +380,7 @@ testLearn(TestOracle *oracle, gint created, gint deleted)
 static void
 testSweep(TestOperation operation, gboolean die, gint created, gint deleted)
 {
-    const guint stride = g_test_slow() ? 1 : 6;
+    const guint stride = g_test_slow() ? 1 : 12;
     gboolean stopped = TRUE;
     guint step;
 
