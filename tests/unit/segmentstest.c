@@ -4,8 +4,8 @@
  * Copyright (C) 2026 The libvirt-checkpoint authors
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * By default a sweep stops at every twelfth point, from a random one on (--seed); with -m
- * slow at each.
+ * By default a sweep stops at every twelfth point, from a random one on (--seed); with
+ * -m slow at each.
  *
  * The oracle: which clusters were written since each checkpoint.  After any operation,
  * any stop and settling, the set since each checkpoint is exactly that, each covered
