@@ -260,10 +260,13 @@ static void
 virCheckpointStorageDaemonAsk(virCheckpointStorageSpawn *spawn)
 {
     static GAsyncQueue *queue;
+    static pid_t owner;
 
     g_mutex_lock(&spawnLock);
-    if (!queue) {
+    /* A process that forked off has the queue, but not the thread. */
+    if (!queue || owner != getpid()) {
         queue = g_async_queue_new();
+        owner = getpid();
         g_thread_unref(
             g_thread_new("storage", virCheckpointStorageDaemonSpawner, queue));
     }

@@ -339,6 +339,7 @@ testStopped(TestOracle *oracle, TestOperation operation, guint step)
     if (child == 0) {
         g_autofree gchar *spec = g_strdup_printf("*@%u=exit", step);
 
+        alarm(120); /* what hangs fails */
         g_setenv("VIRT_CHECKPOINT_FAULTS", spec, TRUE);
         _exit(operation(oracle, NULL) ? 0 : 1);
     }
