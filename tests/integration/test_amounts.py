@@ -1,0 +1,58 @@
+"""How much an incremental copy writes, and from how far back it can start."""
+
+import os
+
+from lib import images, jobs
+from lib.domain import CLUSTER, MIB, VM
+from lib.host import Failure
+
+
+def allocated(path):
+    return os.stat(path).st_blocks * 512
+
+
+def test_blocks_written_are_those_of_dirty_granules(host):
+    """A target's file grows by at most 1.05 times the dirty granules."""
+    host.start_daemon()
+    vm = VM(host, disks={'vda': 1024 * MIB})
+    dom = host.connect(ours=True).lookupByName(vm.name)
+    events = jobs.Events(dom.connect())
+    dom.checkpointCreateXML('<domaincheckpoint><name>c1</name></domaincheckpoint>', 0)
+    # Nothing is on the disk yet, so a target without a single block is right.
+    targets = {fmt: os.path.join(host.images, f'target.{fmt}') for fmt in ('raw', 'qcow2')}
+    for fmt, path in targets.items():
+        images.qemu_img('create', '-q', '-f', fmt, path, str(1024 * MIB))
+    empty = {fmt: allocated(path) for fmt, path in targets.items()}
+    for i in range(60):
+        vm.write(i * 17 * MIB + 4096 * (i % 7), 512, 1 + i)
+    vm.write(1000 * MIB + 512, MIB, 200)
+    dirty = 60 + 17
+    for fmt, path in targets.items():
+        before = host.copied_bytes()
+        jobs.start_copy(dom, 'vda', path, 'c1', finish=True, fmt=fmt)
+        jobs.wait_end(events, dom, 'vda')
+        if host.copied_bytes() - before > dirty * CLUSTER * 1.05:
+            raise Failure(f'{fmt}: QEMU copied {host.copied_bytes() - before} bytes')
+        images.expect_content(path, vm.disks['vda'].model, fmt=fmt)
+        tables = 4 * CLUSTER if fmt == 'qcow2' else 0
+        copied = allocated(path) - empty[fmt] - tables
+        if copied > dirty * CLUSTER * 1.05:
+            raise Failure(f'{fmt}: {copied} bytes for {dirty} granules')
+
+
+def test_copy_since_the_first_of_fifty_checkpoints(host):
+    """A copy since long ago joins all segments since, and is right."""
+    host.start_daemon()
+    vm = VM(host)
+    dom = host.connect(ours=True).lookupByName(vm.name)
+    events = jobs.Events(dom.connect())
+    base = vm.disks['vda'].model.copy()
+    for number in range(50):
+        dom.checkpointCreateXML(
+            f'<domaincheckpoint><name>c{number}</name></domaincheckpoint>', 0)
+        vm.write(number * MIB, CLUSTER, 1 + number)
+    target = os.path.join(host.images, 'target.qcow2')
+    images.write_image(target, base)
+    jobs.start_copy(dom, 'vda', target, 'c0', finish=True)
+    jobs.wait_end(events, dom, 'vda')
+    images.expect_content(target, vm.disks['vda'].model)
