@@ -208,8 +208,7 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
     g_autoptr(virCheckpointRecord) plan = NULL;
     g_autoptr(virCheckpointTxn) txn = NULL;
 
-    if (!virCheckpointSegmentsRefresh(segments, error) ||
-        !virCheckpointSegmentsEnsure(segments, error) ||
+    if (!virCheckpointSegmentsEnsure(segments, error) ||
         !(plan = virCheckpointChangePlan(segments, def, error)) ||
         !virCheckpointFaultPoint("create/planned", error) ||
         !virCheckpointStoreSave(segments->store, plan, error))
@@ -228,8 +227,7 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
     }
     plan->state = VIR_CHECKPOINT_RECORD_READY;
     if (!virCheckpointStoreSave(segments->store, plan, error) ||
-        !virCheckpointFaultPoint("create/ready", error) ||
-        !virCheckpointSegmentsRefresh(segments, error))
+        !virCheckpointFaultPoint("create/ready", error))
         return FALSE;
     g_debug("domain=%s checkpoint=%s state=creating->ready", segments->view->uuid,
             plan->def->name);

@@ -183,8 +183,25 @@ virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
         return FALSE;
     }
     g_info("domain %s: checkpoint '%s' created", operation->view->name, def->name);
-    virCheckpointSegmentsPark(segments, NULL, NULL);
     return TRUE;
+}
+
+/* After the answer: nobody has to wait for the frozen bits to be written. */
+static void
+virCheckpointEnginePark(virCheckpointEngine *engine, gpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(virCheckpointOperation) operation =
+        virCheckpointOperationBegin(engine, data, 0, &error);
+    g_autoptr(virCheckpointSegments) segments = NULL;
+
+    /* Settling parks, too: what is left undone here is done there. */
+    if (!operation ||
+        !(segments =
+              virCheckpointSegmentsNew(operation->store, operation->view, &error)) ||
+        !virCheckpointSegmentsPark(segments, NULL, &error))
+        g_debug("domain=%s not parked: %s", (gchar *)data,
+                error ? error->message : "it waits for a job");
 }
 
 gboolean
@@ -225,6 +242,7 @@ virCheckpointEngineCreate(virCheckpointEngine *engine,
         def->name = g_strdup_printf("%" G_GINT64_FORMAT, def->creationTime);
     if (!virCheckpointEngineCreateLocked(operation, def, flags, error))
         return FALSE;
+    virCheckpointEngineSpawn(engine, virCheckpointEnginePark, g_strdup(uuid), g_free);
     *name = g_strdup(def->name);
     return TRUE;
 }
@@ -302,7 +320,6 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
     }
     g_info("domain %s: checkpoint '%s' deleted (%u in all)", operation->view->name,
            name, ids->len);
-    virCheckpointSegmentsPark(segments, NULL, NULL);
     return TRUE;
 }
 
@@ -332,6 +349,7 @@ virCheckpointEngineDelete(virCheckpointEngine *engine,
     if (!(operation = virCheckpointOperationBegin(engine, uuid, 0, error)) ||
         !virCheckpointEngineDeleteLocked(operation, name, flags, error))
         return FALSE;
+    virCheckpointEngineSpawn(engine, virCheckpointEnginePark, g_strdup(uuid), g_free);
     virCheckpointCompactLater(engine, uuid);
     return TRUE;
 }

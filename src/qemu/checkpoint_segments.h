@@ -90,7 +90,8 @@ virCheckpointSegmentsValidate(virCheckpointSegments *segments,
 /**
  * Creates a checkpoint: @def aligned (checkpoint_def.h), parent and time set here.
  * Record, transaction, invariant, record; previous segments are not parked yet
- * (virCheckpointSegmentsPark).
+ * (virCheckpointSegmentsPark).  @segments was just made or refreshed, and is to be
+ * refreshed afterwards: a look at QEMU costs a third of a creation.
  * @record: (out) (transfer full) (optional)
  */
 gboolean

@@ -71,11 +71,16 @@ class Scene:
         """One active bitmap of ours on each covered disk, none elsewhere."""
         covered = {target for record in store.records(self.host, self.vm)
                    for target in record.segments}
-        for target in self.vm.disks:
-            found = self.vm.bitmaps(target)
-            active = [b for b in found.values() if b['recording'] and b['persistent']]
-            if len(found) != len(active) or len(active) != (target in covered):
-                raise Failure(f'{target}: bitmaps {found}')
+
+        def at_rest():
+            for target in self.vm.disks:
+                found = self.vm.bitmaps(target)
+                active = [b for b in found.values() if b['recording'] and b['persistent']]
+                if len(found) != len(active) or len(active) != (target in covered):
+                    return False
+            return True
+        # Parking goes on after the answer.
+        wait_for(at_rest, 'one bitmap of ours on each covered disk')
 
 
 def test_full_copy_and_incremental_finish(host):

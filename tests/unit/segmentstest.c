@@ -75,6 +75,7 @@ testCreate(TestOracle *oracle, guint number, guint disks, GError **error)
                             targets[i], disks & 1u << i ? VIR_CHECKPOINT_DISK_BITMAP
                                                         : VIR_CHECKPOINT_DISK_NONE));
     return virCheckpointSegmentsCreate(segments, def, NULL, error) &&
+           virCheckpointSegmentsRefresh(segments, error) &&
            virCheckpointSegmentsPark(segments, NULL, error);
 }
 
