@@ -26,7 +26,7 @@ from . import paths, sent, session
 from .host import PrivateHost
 
 LIMIT = 120
-FIRST_TO_LAST = {'test_rules.py': 1}
+GROUPS = {'test_rules.py': 1}
 
 
 class Skip(Exception):
@@ -215,20 +215,20 @@ class Run:
 
 
 def discover(files, options):
-    """[(path, [(name, is_slow)])] of the wanted files, rules last."""
+    """[(path, [(name, test)])] of the wanted files, rules last."""
     folder = os.path.dirname(os.path.abspath(sys.argv[0]))
     found = []
     for path in files or sorted(glob.glob(os.path.join(folder, 'test_*.py'))):
         path = os.path.abspath(path)
-        tests = [(name, getattr(test, 'slow', False)) for name, test in _load(path)
+        tests = [(name, test) for name, test in _load(path)
                  if not options.only or fnmatch.fnmatch(name, f'*{options.only}*')]
         found.append((path, tests))
-    return sorted(found, key=lambda f: FIRST_TO_LAST.get(os.path.basename(f[0]), 0))
+    return sorted(found, key=lambda f: GROUPS.get(os.path.basename(f[0]), 0))
 
 
 def _run_group(run, group):
-    """Runs files two at a time, the longest lists first."""
-    queue = sorted(group, key=lambda f: -len(f[1]))
+    """Runs files two at a time, those that may take longest first."""
+    queue = sorted(group, key=lambda f: -f[2])
     lock = threading.Lock()
 
     def work():
@@ -236,7 +236,7 @@ def _run_group(run, group):
             with lock:
                 if not queue:
                     return
-                path, names = queue.pop(0)
+                path, names, _ = queue.pop(0)
             run.run_file(path, names)
     threads = [threading.Thread(target=work) for _ in range(run.options.jobs)]
     for thread in threads:
@@ -252,14 +252,16 @@ def main(files, options):
     print(f'integration: seed {options.seed}', flush=True)
     groups = {0: [], 1: []}
     for path, tests in discover(files, options):
-        names = []
-        for name, is_slow in tests:
-            if is_slow and not options.all:
+        names, weight = [], 0
+        for name, test in tests:
+            if getattr(test, 'slow', False) and not options.all:
                 run.skip(name, 'runs with --all')
             else:
                 names.append(name)
+                weight += getattr(test, 'limit', LIMIT // 10)
         if names:
-            groups[FIRST_TO_LAST.get(os.path.basename(path), 0)].append((path, names))
+            groups[GROUPS.get(os.path.basename(path), 0)].append(
+                (path, names, weight))
     if not files and not options.only:
         sent.forget()
     started = time.monotonic()
