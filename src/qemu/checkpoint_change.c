@@ -124,11 +124,10 @@ virCheckpointChangeCheckName(virCheckpointSegments *segments,
     return FALSE;
 }
 
-/* The record as it will be: @def completed, a segment with a new name per disk. */
-static virCheckpointRecord *
-virCheckpointChangePlan(virCheckpointSegments *segments,
-                        const virCheckpointDef *def,
-                        GError **error)
+virCheckpointRecord *
+virCheckpointSegmentsPlan(virCheckpointSegments *segments,
+                          const virCheckpointDef *def,
+                          GError **error)
 {
     g_autoptr(virCheckpointRecord) record = virCheckpointRecordNew();
     const virCheckpointRecord *parent = virCheckpointTreeCurrent(segments->records);
@@ -209,7 +208,7 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
     g_autoptr(virCheckpointTxn) txn = NULL;
 
     if (!virCheckpointSegmentsEnsure(segments, error) ||
-        !(plan = virCheckpointChangePlan(segments, def, error)) ||
+        !(plan = virCheckpointSegmentsPlan(segments, def, error)) ||
         !virCheckpointFaultPoint("create/planned", error) ||
         !virCheckpointStoreSave(segments->store, plan, error))
         return FALSE;

@@ -66,6 +66,12 @@ virCheckpointEnginePeek(virCheckpointEngine *engine, const gchar *uuid, GError *
     g_autoptr(GPtrArray) jobs = NULL;
     guint i;
 
+    if (virCheckpointBackupIsPending(engine, uuid)) {
+        virCheckpointEngineUnsettle(engine, uuid);
+        virCheckpointEngineSettle(engine, uuid, NULL);
+        g_clear_pointer(&records, g_ptr_array_unref);
+        return virCheckpointStorePeek(engine->store, uuid, error);
+    }
     if (virCheckpointEngineIsSettled(engine, uuid))
         return g_steal_pointer(&records);
     /* A copy that was being started takes its checkpoint back. */
@@ -111,7 +117,7 @@ virCheckpointEngineRedefine(virCheckpointEngine *engine,
     return TRUE;
 }
 
-static GPtrArray *
+GPtrArray *
 virCheckpointEngineDisks(const virCheckpointDomainView *view)
 {
     GPtrArray *disks = g_ptr_array_new_with_free_func(g_free);
@@ -204,6 +210,12 @@ virCheckpointEnginePark(virCheckpointEngine *engine, gpointer data)
                 error ? error->message : "it waits for a job");
 }
 
+void
+virCheckpointEngineParkLater(virCheckpointEngine *engine, const gchar *uuid)
+{
+    virCheckpointEngineSpawn(engine, virCheckpointEnginePark, g_strdup(uuid), g_free);
+}
+
 gboolean
 virCheckpointEngineCreate(virCheckpointEngine *engine,
                           const gchar *uuid,
@@ -242,7 +254,7 @@ virCheckpointEngineCreate(virCheckpointEngine *engine,
         def->name = g_strdup_printf("%" G_GINT64_FORMAT, def->creationTime);
     if (!virCheckpointEngineCreateLocked(operation, def, flags, error))
         return FALSE;
-    virCheckpointEngineSpawn(engine, virCheckpointEnginePark, g_strdup(uuid), g_free);
+    virCheckpointEngineParkLater(engine, uuid);
     *name = g_strdup(def->name);
     return TRUE;
 }
@@ -349,7 +361,7 @@ virCheckpointEngineDelete(virCheckpointEngine *engine,
     if (!(operation = virCheckpointOperationBegin(engine, uuid, 0, error)) ||
         !virCheckpointEngineDeleteLocked(operation, name, flags, error))
         return FALSE;
-    virCheckpointEngineSpawn(engine, virCheckpointEnginePark, g_strdup(uuid), g_free);
+    virCheckpointEngineParkLater(engine, uuid);
     virCheckpointCompactLater(engine, uuid);
     return TRUE;
 }

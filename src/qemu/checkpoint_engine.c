@@ -203,6 +203,19 @@ virCheckpointEngineBlockJob(virConnectPtr conn,
 }
 
 static void
+virCheckpointEngineJobCompleted(virConnectPtr conn,
+                                virDomainPtr domain,
+                                virTypedParameterPtr params,
+                                int count,
+                                void *opaque)
+{
+    char uuid[VIR_UUID_STRING_BUFLEN];
+
+    if (virDomainGetUUIDString(domain, uuid) == 0)
+        virCheckpointBackupJobEvent(opaque, uuid);
+}
+
+static void
 virCheckpointEngineReconnectTask(virCheckpointEngine *engine, gpointer data)
 {
     while (!virCheckpointEngineSleep(engine, RECONNECT_MS)) {
@@ -276,8 +289,11 @@ virCheckpointEngineDropConnection(virCheckpointEngine *engine)
         virConnectDomainEventDeregisterAny(conn, engine->lifecycleId);
     if (engine->blockJobId >= 0)
         virConnectDomainEventDeregisterAny(conn, engine->blockJobId);
+    if (engine->jobId >= 0)
+        virConnectDomainEventDeregisterAny(conn, engine->jobId);
     engine->lifecycleId = -1;
     engine->blockJobId = -1;
+    engine->jobId = -1;
     virConnectClose(conn);
 }
 
@@ -298,7 +314,10 @@ virCheckpointEngineOpenConnection(virCheckpointEngine *engine, GError **error)
     engine->blockJobId = virConnectDomainEventRegisterAny(
         conn, NULL, VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
         VIR_DOMAIN_EVENT_CALLBACK(virCheckpointEngineBlockJob), engine, NULL);
-    if (engine->lifecycleId < 0 || engine->blockJobId < 0 ||
+    engine->jobId = virConnectDomainEventRegisterAny(
+        conn, NULL, VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
+        VIR_DOMAIN_EVENT_CALLBACK(virCheckpointEngineJobCompleted), engine, NULL);
+    if (engine->lifecycleId < 0 || engine->blockJobId < 0 || engine->jobId < 0 ||
         virConnectRegisterCloseCallback(conn, virCheckpointEngineClosed, engine, NULL) <
             0) {
         virCheckpointDomainSetError(error);
@@ -360,12 +379,14 @@ virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
     engine->store = g_steal_pointer(&store);
     engine->lifecycleId = -1;
     engine->blockJobId = -1;
+    engine->jobId = -1;
     g_mutex_init(&engine->mirrorLock);
     g_mutex_init(&engine->connectLock);
     g_mutex_init(&engine->lock);
     g_cond_init(&engine->changed);
     engine->mirrors = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     engine->settled = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    engine->backups = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     engine->pool =
         g_thread_pool_new(virCheckpointEngineRunTask, engine, -1, FALSE, NULL);
     if (!virCheckpointMirrorInit(engine, error)) {
@@ -402,6 +423,7 @@ virCheckpointEngineFree(virCheckpointEngine *engine)
     engine->sink->blockJob = NULL; /* events under way reach nobody */
     g_atomic_rc_box_release(engine->sink);
     g_hash_table_unref(engine->settled);
+    g_hash_table_unref(engine->backups);
     g_hash_table_unref(engine->mirrors);
     g_cond_clear(&engine->changed);
     g_mutex_clear(&engine->lock);

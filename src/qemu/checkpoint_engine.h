@@ -11,6 +11,8 @@
 #include <glib.h>
 #include <libvirt/libvirt.h>
 
+#include "checkpoint_backup_record.h"
+
 /**
  * The engine acts over connections of its own, always to the explicit backend
  * socket.  It does not judge rights: callers have established them.
@@ -121,6 +123,48 @@ gboolean
 virCheckpointEngineSettle(virCheckpointEngine *engine,
                           const gchar *uuid,
                           GError **error);
+
+/* Backups: libvirt runs them. */
+
+/** What libvirt said to a backup that it was asked for. */
+typedef enum {
+    VIR_CHECKPOINT_BACKUP_ACCEPTED,
+    VIR_CHECKPOINT_BACKUP_REFUSED,
+    VIR_CHECKPOINT_BACKUP_UNANSWERED, /* nobody knows */
+} virCheckpointBackupAnswer;
+
+/** Asks libvirt for it, as the client; @checkpointXml: or NULL. */
+typedef virCheckpointBackupAnswer (*virCheckpointEngineBackupFunc)(
+    const gchar *xml, const gchar *checkpointXml, gpointer data);
+
+typedef enum {
+    VIR_CHECKPOINT_BACKUP_NOT_OURS, /* nothing in it concerns us: forward the call */
+    VIR_CHECKPOINT_BACKUP_ANSWERED, /* the client gets libvirt's answer to the call of
+                                       @func */
+    VIR_CHECKPOINT_BACKUP_FAILED,   /* error is set */
+} virCheckpointBackupResult;
+
+/**
+ * virCheckpointEngineBackupBegin:
+ * @xml, @checkpointXml (or NULL): as the client gave them
+ * @names: (out) (transfer full) (nullable): to translate libvirt's answer with
+ *
+ * Has libvirt begin a backup, by one call of @func, with checkpoints of ours in a form
+ * that it understands; a checkpoint in the call becomes ours.
+ */
+virCheckpointBackupResult
+virCheckpointEngineBackupBegin(virCheckpointEngine *engine,
+                               const gchar *uuid,
+                               const gchar *xml,
+                               const gchar *checkpointXml,
+                               virCheckpointEngineBackupFunc func,
+                               gpointer data,
+                               virCheckpointBackupRecord **names,
+                               GError **error);
+/** Returns: (transfer full): the names that libvirt knows in the domain's backup, or
+ * NULL.  Does not wait. */
+virCheckpointBackupRecord *
+virCheckpointEngineBackupNames(virCheckpointEngine *engine, const gchar *uuid);
 
 /* Incremental mirror. */
 

@@ -8,6 +8,7 @@
 #ifndef VIR_CHECKPOINT_ENGINEPRIV_H
 #define VIR_CHECKPOINT_ENGINEPRIV_H
 
+#include "checkpoint_backup.h"
 #include "checkpoint_domain.h"
 #include "checkpoint_engine.h"
 #include "checkpoint_mirror.h"
@@ -48,6 +49,7 @@ struct virCheckpointEngine {
     GMutex connectLock; /* held while (re)connecting; guards what follows */
     gint lifecycleId;   /* event callbacks on conn, or -1 */
     gint blockJobId;
+    gint jobId;
     gboolean hostLocked; /* virCheckpointStoreLockHost succeeded */
 
     GMutex mirrorLock;
@@ -61,6 +63,7 @@ struct virCheckpointEngine {
     gboolean stopping;
     guint busy;          /* operations and mirrors under way */
     GHashTable *settled; /* uuid: nothing is left over from earlier operations */
+    GHashTable *backups; /* ids of backups whose end we shall see */
 };
 
 /**
@@ -153,6 +156,15 @@ virCheckpointOperationBegin(virCheckpointEngine *engine,
 void
 virCheckpointOperationEnd(virCheckpointOperation *operation);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointOperation, virCheckpointOperationEnd)
+
+/** What the alignment of a checkpoint's XML must know of the domain's disks
+ * (virCheckpointDomainDisk*, borrowing from @view). */
+GPtrArray *
+virCheckpointEngineDisks(const virCheckpointDomainView *view);
+
+/** Has a worker park what a change froze. */
+void
+virCheckpointEngineParkLater(virCheckpointEngine *engine, const gchar *uuid);
 
 /**
  * virCheckpointRecoverySettle: finishes whatever earlier operations left

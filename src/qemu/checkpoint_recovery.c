@@ -251,6 +251,7 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
             return FALSE;
     }
     if (!virCheckpointRecoveryRecords(segments, error) ||
+        !virCheckpointBackupRecover(engine, store, view, error) ||
         !virCheckpointRecoveryJobs(engine, store, view, &jobs, error) ||
         !virCheckpointFaultPoint("settle/jobs", error) ||
         !virCheckpointSegmentsRefresh(segments, error) ||

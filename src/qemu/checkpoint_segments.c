@@ -401,6 +401,9 @@ virCheckpointSegmentsGather(virCheckpointSegments *segments,
     if (!top)
         return FALSE;
     if (chain->len == 0) {
+        if (virCheckpointRecordSegment(record, target))
+            return virCheckpointSegmentsInconsistent(
+                segments, record, target, "the next checkpoint is not known", error);
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
                     "checkpoint '%s' does not cover disk '%s'", record->def->name,
                     target);
@@ -457,14 +460,15 @@ virCheckpointSegmentsValidate(virCheckpointSegments *segments,
     return TRUE;
 }
 
-gboolean
-virCheckpointSegmentsSince(virCheckpointSegments *segments,
-                           const virCheckpointRecord *record,
-                           const gchar *target,
-                           const gchar *node,
-                           const gchar *name,
-                           gboolean enabled,
-                           GError **error)
+/* Makes bitmap @name on @node with the changes since @record. */
+static gboolean
+virCheckpointSegmentsMakeSet(virCheckpointSegments *segments,
+                             const virCheckpointRecord *record,
+                             const gchar *target,
+                             const gchar *node,
+                             const gchar *name,
+                             guint flags,
+                             GError **error)
 {
     g_auto(virCheckpointSince) since = {
         .sources = g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef)),
@@ -483,8 +487,7 @@ virCheckpointSegmentsSince(virCheckpointSegments *segments,
     }
     if (!virCheckpointSegmentsGather(segments, from, target, on, &since, error))
         return FALSE;
-    virCheckpointTxnAdd(txn, node, name, since.granularity,
-                        enabled ? 0 : VIR_CHECKPOINT_BITMAP_DISABLED);
+    virCheckpointTxnAdd(txn, node, name, since.granularity, flags);
     virCheckpointTxnMerge(txn, node, name, since.sources);
     if (!virCheckpointTxnRun(txn, segments->view->monitor, error))
         return FALSE;
@@ -495,4 +498,32 @@ virCheckpointSegmentsSince(virCheckpointSegments *segments,
     virCheckpointTxnRemove(txn, node, name);
     virCheckpointTxnRun(txn, segments->view->monitor, NULL);
     return FALSE;
+}
+
+gboolean
+virCheckpointSegmentsSince(virCheckpointSegments *segments,
+                           const virCheckpointRecord *record,
+                           const gchar *target,
+                           const gchar *node,
+                           const gchar *name,
+                           gboolean enabled,
+                           GError **error)
+{
+    return virCheckpointSegmentsMakeSet(segments, record, target, node, name,
+                                        enabled ? 0 : VIR_CHECKPOINT_BITMAP_DISABLED,
+                                        error);
+}
+
+gboolean
+virCheckpointSegmentsMaterialise(virCheckpointSegments *segments,
+                                 const virCheckpointRecord *record,
+                                 const gchar *target,
+                                 const gchar *name,
+                                 GError **error)
+{
+    const virCheckpointNode *top = virCheckpointSegmentsTop(segments, target, error);
+
+    return top &&
+           virCheckpointSegmentsMakeSet(segments, record, target, top->name, name,
+                                        VIR_CHECKPOINT_BITMAP_PERSISTENT, error);
 }

@@ -76,6 +76,15 @@ virCheckpointSegmentsSince(virCheckpointSegments *segments,
                            gboolean enabled,
                            GError **error);
 
+/** As virCheckpointSegmentsSince(), on the disk's top, and in the form in which libvirt
+ * takes a bitmap of its own: persistent, recording. */
+gboolean
+virCheckpointSegmentsMaterialise(virCheckpointSegments *segments,
+                                 const virCheckpointRecord *record,
+                                 const gchar *target,
+                                 const gchar *name,
+                                 GError **error);
+
 /**
  * TRUE if every part of the changes of disk @target since @record is there and sound:
  * live bitmaps, and sidecars as read by our own reader.  The domain runs.  Else

@@ -97,6 +97,13 @@ virCheckpointSegmentsNewName(virCheckpointSegments *segments, GError **error);
 guint64
 virCheckpointSegmentsGranularity(const virCheckpointNode *node);
 
+/** The record of a creation as it will be, CREATING, not saved: @def completed, a
+ * segment with a new bitmap name per disk. */
+virCheckpointRecord *
+virCheckpointSegmentsPlan(virCheckpointSegments *segments,
+                          const virCheckpointDef *def,
+                          GError **error);
+
 /** The transaction of @record's creation on the disks as they are: per disk add, then
  * disable the previous. */
 virCheckpointTxn *

@@ -111,6 +111,21 @@ virCheckpointDispatchCheckpointCreate(virCheckpointCall *call)
 }
 
 /**
+ * A call that names a checkpoint which is none of ours is libvirt's, unless the name is
+ * one under which libvirt knows ours for a moment: clients never learn of those.
+ */
+static void
+virCheckpointDispatchNotOurs(virCheckpointCall *call, const gchar *name)
+{
+    if (virCheckpointBackupIsOurName(name))
+        virCheckpointCallFail(call, VIR_CHECKPOINT_FROM_QEMU,
+                              VIR_ERR_NO_DOMAIN_CHECKPOINT,
+                              "no domain checkpoint with matching name '%s'", name);
+    else
+        virCheckpointCallForward(call);
+}
+
+/**
  * virCheckpointDispatchNamedBegin:
  * @args: zeroed; decoded from the call
  *
@@ -131,7 +146,7 @@ virCheckpointDispatchNamedBegin(virCheckpointCall *call,
     }
     virCheckpointWireUuidFormat(args->checkpoint.dom.uuid, uuid);
     if (!virCheckpointEngineHas(call->engine, uuid, args->checkpoint.name)) {
-        virCheckpointCallForward(call);
+        virCheckpointDispatchNotOurs(call, args->checkpoint.name);
         return FALSE;
     }
     ask = *args;
@@ -233,7 +248,7 @@ virCheckpointDispatchCheckpointLookup(virCheckpointCall *call)
     }
     virCheckpointWireUuidFormat(args.dom.uuid, uuid);
     if (!virCheckpointEngineHas(call->engine, uuid, args.text)) {
-        virCheckpointCallForward(call);
+        virCheckpointDispatchNotOurs(call, args.text);
         return;
     }
     ask = args;
@@ -331,6 +346,7 @@ void
 virCheckpointDispatchCheckpointList(virCheckpointCall *call)
 {
     g_auto(virCheckpointProtoListArgs) args = {0};
+    virCheckpointProtoListArgs ask;
     g_auto(virCheckpointProtoList) theirs = {0};
     g_autoptr(virCheckpointFrame) answer = NULL;
     g_autoptr(GPtrArray) entries = NULL;
@@ -343,8 +359,10 @@ virCheckpointDispatchCheckpointList(virCheckpointCall *call)
         return;
     }
     /* The call itself: libvirt's own checkpoints and the right to read in one. */
+    ask = args;
+    ask.need_results = 1;
     answer = virCheckpointCallAsk(virCheckpointProtoListArgs, call,
-                                  call->frame->procedure, &args);
+                                  call->frame->procedure, &ask);
     if (!answer)
         return;
     if (answer->status != VIR_CHECKPOINT_FRAME_OK ||
@@ -352,6 +370,7 @@ virCheckpointDispatchCheckpointList(virCheckpointCall *call)
         virCheckpointCallPass(call, answer);
         return;
     }
+    virCheckpointDispatchHideTheirs(&theirs);
     virCheckpointWireUuidFormat(args.dom.uuid, uuid);
     if (!(entries = virCheckpointEngineList(call->engine, uuid, &error))) {
         virCheckpointCallFailError(call, VIR_CHECKPOINT_FROM_QEMU, error);

@@ -76,7 +76,7 @@ static gint
 virCheckpointDispatchTheirs(virCheckpointCall *call,
                             const virCheckpointProtoDomain *dom)
 {
-    virCheckpointProtoListArgs args = {.dom = *dom};
+    virCheckpointProtoListArgs args = {.dom = *dom, .need_results = 1};
     g_autoptr(virCheckpointFrame) answer = NULL;
     g_auto(virCheckpointProtoList) list = {0};
 
@@ -85,6 +85,7 @@ virCheckpointDispatchTheirs(virCheckpointCall *call,
     if (!answer || answer->status != VIR_CHECKPOINT_FRAME_OK ||
         !virCheckpointCallDecode(virCheckpointProtoList, answer, &list))
         return 0;
+    virCheckpointDispatchHideTheirs(&list);
     return list.ret;
 }
 

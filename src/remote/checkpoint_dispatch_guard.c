@@ -251,8 +251,8 @@ virCheckpointGuardCopy(virCheckpointCall *call)
     virCheckpointGuardEnd(virCheckpointProtoCopy, call, disk, &ask);
 }
 
-static void
-virCheckpointGuardBackup(virCheckpointCall *call)
+gboolean
+virCheckpointDispatchBackupGuard(virCheckpointCall *call)
 {
     g_auto(virCheckpointProtoBackup) args = {0};
     virCheckpointProtoBackup ask;
@@ -261,9 +261,12 @@ virCheckpointGuardBackup(virCheckpointCall *call)
     if (virCheckpointCallDecode(virCheckpointProtoBackup, call->frame, &args))
         disk = virCheckpointGuardXmlDisk(call, &args.dom, args.xml, "domainbackup",
                                          "backup");
+    if (!disk)
+        return FALSE;
     ask = args;
     ask.xml = (gchar *)VIR_CHECKPOINT_RIGHTS_NO_XML;
     virCheckpointGuardEnd(virCheckpointProtoBackup, call, disk, &ask);
+    return TRUE;
 }
 
 static void
@@ -350,9 +353,6 @@ virCheckpointDispatchGuard(virCheckpointCall *call)
         break;
     case VIR_CHECKPOINT_PROC_BLOCK_COPY:
         virCheckpointGuardCopy(call);
-        break;
-    case VIR_CHECKPOINT_PROC_BACKUP_BEGIN:
-        virCheckpointGuardBackup(call);
         break;
     case VIR_CHECKPOINT_PROC_SNAPSHOT_CREATE_XML:
         virCheckpointGuardSnapshot(call);

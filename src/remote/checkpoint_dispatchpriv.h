@@ -217,6 +217,9 @@ gboolean
 virCheckpointDispatchListWanted(virCheckpointDispatch *dispatch,
                                 const virCheckpointFrame *frame);
 gboolean
+virCheckpointDispatchBackupWanted(virCheckpointDispatch *dispatch,
+                                  const virCheckpointFrame *frame);
+gboolean
 virCheckpointDispatchGuardWanted(virCheckpointDispatch *dispatch,
                                  const virCheckpointFrame *frame);
 
@@ -242,6 +245,16 @@ void
 virCheckpointDispatchJobAbort(virCheckpointCall *call);
 void
 virCheckpointDispatchJobSetSpeed(virCheckpointCall *call);
+void
+virCheckpointDispatchBackupBegin(virCheckpointCall *call);
+void
+virCheckpointDispatchBackupGetXml(virCheckpointCall *call);
+/** TRUE if a mirror stands in the way of the backup: the call was answered. */
+gboolean
+virCheckpointDispatchBackupGuard(virCheckpointCall *call);
+/** Takes libvirt's checkpoints that stand for ours out of a list with results. */
+void
+virCheckpointDispatchHideTheirs(virCheckpointProtoList *list);
 void
 virCheckpointDispatchGuard(virCheckpointCall *call);
 void

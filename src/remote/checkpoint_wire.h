@@ -58,6 +58,7 @@ typedef enum {
     VIR_CHECKPOINT_PROC_CHECKPOINT_GET_PARENT = 416, /* CheckpointFlags; Checkpoint */
     VIR_CHECKPOINT_PROC_CHECKPOINT_DELETE = 417,     /* CheckpointFlags */
     VIR_CHECKPOINT_PROC_BACKUP_BEGIN = 421,          /* Backup */
+    VIR_CHECKPOINT_PROC_BACKUP_GET_XML_DESC = 422,   /* DomainFlags; Text */
 } virCheckpointProcedure;
 
 /* virErrorDomain numbers that libvirt uses for the errors of these calls. */

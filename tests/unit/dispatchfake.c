@@ -209,14 +209,15 @@ static virCheckpointFrame *
 fakeList(gint procedure, const guint8 *payload, gsize length)
 {
     g_auto(virCheckpointProtoListArgs) args = {0};
-    virCheckpointProtoCheckpoint one = {.name = (gchar *)"theirs",
-                                        .dom = {.name = (gchar *)"now", .id = 7}};
-    virCheckpointProtoList list = {.ret = 1};
+    virCheckpointProtoCheckpoint two[] = {
+        {.name = (gchar *)FAKE_BACKUP_NAME, .dom = {.name = (gchar *)"now", .id = 7}},
+        {.name = (gchar *)"theirs", .dom = {.name = (gchar *)"now", .id = 7}}};
+    virCheckpointProtoList list = {.ret = 2};
 
     g_assert_true(
         virCheckpointWireDecode(virCheckpointProtoListArgs, payload, length, &args));
-    list.checkpoints.checkpoints_val = &one;
-    list.checkpoints.checkpoints_len = args.need_results ? 1 : 0;
+    list.checkpoints.checkpoints_val = two;
+    list.checkpoints.checkpoints_len = args.need_results ? 2 : 0;
     return fakeAnswer(procedure, VIR_CHECKPOINT_FRAME_OK,
                       virCheckpointWireEncode(virCheckpointProtoList, &list));
 }
@@ -249,6 +250,34 @@ fakeDomains(gint procedure, const guint8 *payload, gsize length)
                       virCheckpointWireEncode(virCheckpointProtoDomains, &reply));
 }
 
+/** It begins backups with a checkpoint, and none since a checkpoint. */
+static virCheckpointFrame *
+fakeBackup(gint procedure, const guint8 *payload, gsize length)
+{
+    g_auto(virCheckpointProtoBackup) args = {0};
+
+    g_assert_true(
+        virCheckpointWireDecode(virCheckpointProtoBackup, payload, length, &args));
+    if (g_str_equal(args.xml, "<x/>"))
+        return fakeRefuse(procedure, VIR_ERR_XML_ERROR, VIR_CHECKPOINT_FROM_XML,
+                          "expecting another root element, not 'x'");
+    if (args.checkpoint)
+        return fakeAnswer(procedure, VIR_CHECKPOINT_FRAME_OK, NULL);
+    return fakeRefuse(procedure, VIR_ERR_NO_DOMAIN_CHECKPOINT, VIR_CHECKPOINT_FROM_QEMU,
+                      "Checkpoint '" FAKE_BACKUP_NAME "' not found");
+}
+
+static virCheckpointFrame *
+fakeBackupXml(gint procedure)
+{
+    virCheckpointProtoText xml = {
+        .text = (gchar *)"<domainbackup><incremental>" FAKE_BACKUP_NAME
+                         "</incremental></domainbackup>"};
+
+    return fakeAnswer(procedure, VIR_CHECKPOINT_FRAME_OK,
+                      virCheckpointWireEncode(virCheckpointProtoText, &xml));
+}
+
 /** A call that libvirt authorises; what it then says to the harmless form of it. */
 static virCheckpointFrame *
 fakeAuthorised(gint procedure)
@@ -257,7 +286,6 @@ fakeAuthorised(gint procedure)
     case VIR_CHECKPOINT_PROC_CHECKPOINT_CREATE_XML:
     case VIR_CHECKPOINT_PROC_BLOCK_COPY:
     case VIR_CHECKPOINT_PROC_SNAPSHOT_CREATE_XML:
-    case VIR_CHECKPOINT_PROC_BACKUP_BEGIN:
         return fakeRefuse(procedure, VIR_ERR_XML_ERROR, VIR_CHECKPOINT_FROM_XML,
                           "expecting another root element, not 'x'");
     case VIR_CHECKPOINT_PROC_CHECKPOINT_GET_XML_DESC:
@@ -298,6 +326,10 @@ virCheckpointClientAsk(virCheckpointClient *client,
         return fakeDomains(procedure, payload, length);
     case VIR_CHECKPOINT_PROC_CHECKPOINT_LIST_ALL:
         return fakeList(procedure, payload, length);
+    case VIR_CHECKPOINT_PROC_BACKUP_BEGIN:
+        return fakeBackup(procedure, payload, length);
+    case VIR_CHECKPOINT_PROC_BACKUP_GET_XML_DESC:
+        return fakeBackupXml(procedure);
     case VIR_CHECKPOINT_PROC_DOMAIN_GET_XML_DESC:
         return fakeAnswer(procedure, VIR_CHECKPOINT_FRAME_OK,
                           virCheckpointWireEncode(virCheckpointProtoText, &xml));
@@ -383,6 +415,34 @@ virCheckpointEngineCreate(virCheckpointEngine *engine,
         return FALSE;
     *name = g_strdup("made");
     return TRUE;
+}
+
+virCheckpointBackupResult
+virCheckpointEngineBackupBegin(virCheckpointEngine *engine,
+                               const gchar *uuid,
+                               const gchar *xml,
+                               const gchar *checkpointXml,
+                               virCheckpointEngineBackupFunc func,
+                               gpointer data,
+                               virCheckpointBackupRecord **names,
+                               GError **error)
+{
+    if (!fakeDid(engine, error, "backup %s %s", xml, checkpointXml))
+        return VIR_CHECKPOINT_BACKUP_FAILED;
+    if (strstr(xml, "theirs"))
+        return VIR_CHECKPOINT_BACKUP_NOT_OURS;
+    *names = virCheckpointEngineBackupNames(engine, uuid);
+    func("<domainbackup/>", checkpointXml ? "<domaincheckpoint/>" : NULL, data);
+    return VIR_CHECKPOINT_BACKUP_ANSWERED;
+}
+
+virCheckpointBackupRecord *
+virCheckpointEngineBackupNames(virCheckpointEngine *engine, const gchar *uuid)
+{
+    virCheckpointBackupRecord *names = virCheckpointBackupRecordNew();
+
+    virCheckpointBackupRecordAddName(names, FAKE_BACKUP_NAME, "a");
+    return names;
 }
 
 gboolean

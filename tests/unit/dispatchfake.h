@@ -12,6 +12,8 @@
 #include "checkpoint_wire.h"
 
 #define FAKE_UUID "11111111-2222-4333-8444-555555555555"
+/** Under which libvirt knows the engine's 'a' during a backup. */
+#define FAKE_BACKUP_NAME "virtcheckpoint.0123456789abcdef0123456789abcdef"
 
 /** One session.  Its libvirt authorises everything unless told otherwise and has the
  * checkpoint 'theirs'. */

@@ -234,6 +234,68 @@ testChildren(void)
     testClose(&test);
 }
 
+/* Backups. */
+
+static void
+testBackupCall(TestDispatch *test, const gchar *xml, const gchar *checkpoint)
+{
+    virCheckpointProtoString text = (gchar *)checkpoint;
+    virCheckpointProtoBackup args = {.dom = testDomain(),
+                                     .xml = (gchar *)xml,
+                                     .checkpoint = checkpoint ? &text : NULL};
+
+    testCallBytes(test, 421, virCheckpointWireEncode(virCheckpointProtoBackup, &args));
+}
+
+static void
+testBackup(void)
+{
+    static const gchar since[] =
+        "<domainbackup><incremental>a</incremental></domainbackup>";
+    g_auto(virCheckpointProtoText) shown = {0};
+    const virCheckpointFrame *frame;
+    TestDispatch test;
+
+    testOpen(&test, "a");
+    testBackupCall(&test, "<domainbackup/>", "<domaincheckpoint/>");
+    frame = testAnswer(&test, 1, 421);
+    g_assert_cmpint(frame->status, ==, VIR_CHECKPOINT_FRAME_OK);
+    testExpectLog(&test, "backup <domainbackup/> <domaincheckpoint/>");
+    /* Libvirt's refusal, with the client's name. */
+    testBackupCall(&test, since, NULL);
+    testExpectError(&test, 2, 421, VIR_ERR_NO_DOMAIN_CHECKPOINT,
+                    VIR_CHECKPOINT_FROM_QEMU, "Checkpoint 'a' not found");
+    test.engine->failure = VIR_ERR_CHECKPOINT_INCONSISTENT;
+    testBackupCall(&test, since, NULL);
+    frame = testAnswer(&test, 3, 421);
+    g_assert_cmpint(frame->status, ==, VIR_CHECKPOINT_FRAME_ERROR);
+    test.engine->failure = 0;
+    /* The job as the client described it. */
+    testDomainFlags(&test, 422, 0);
+    frame = testAnswer(&test, 4, 422);
+    g_assert_true(testDecode((xdrproc_t)xdr_virCheckpointProtoText, frame, &shown));
+    g_assert_cmpstr(shown.text, ==, since);
+    /* Libvirt's own, and a full one without checkpoint. */
+    testBackupCall(&test, "<domainbackup><incremental>theirs</incremental>", NULL);
+    fakeWaitForwarded(test.client, 1);
+    testBackupCall(&test, "<domainbackup/>", NULL);
+    g_assert_cmpuint(test.client->forwarded->len, ==, 1);
+    /* Names that only libvirt knows. */
+    testText(&test, 415, FAKE_BACKUP_NAME, 0);
+    testExpectError(&test, 5, 415, VIR_ERR_NO_DOMAIN_CHECKPOINT,
+                    VIR_CHECKPOINT_FROM_QEMU,
+                    "Domain checkpoint not found: no domain checkpoint with matching "
+                    "name '" FAKE_BACKUP_NAME "'");
+    /* Who may not back up has nothing prepared. */
+    g_free(fakeEngineLog(test.engine));
+    test.client->denied = VIR_ERR_ACCESS_DENIED;
+    testBackupCall(&test, since, NULL);
+    frame = testAnswer(&test, 6, 421);
+    g_assert_cmpint(frame->status, ==, VIR_CHECKPOINT_FRAME_ERROR);
+    testExpectLog(&test, "");
+    testClose(&test);
+}
+
 /* Block copies. */
 
 static void
@@ -437,6 +499,7 @@ main(int argc, char **argv)
     g_test_add_func("/dispatch/malformed-calls-are-passed-on", testMalformed);
     g_test_add_func("/dispatch/list-merges-and-filters", testList);
     g_test_add_func("/dispatch/children-and-parents", testChildren);
+    g_test_add_func("/dispatch/backup", testBackup);
     g_test_add_func("/dispatch/copy-with-our-parameters", testCopy);
     g_test_add_func("/dispatch/copy-with-wrong-parameters", testCopyRefused);
     g_test_add_func("/dispatch/job-info-speed-abort", testJobs);
