@@ -1,11 +1,15 @@
 """Backups through us: libvirt runs them, from checkpoints of ours."""
 
+import os
+import subprocess
+
 import libvirt
 
 from lib.backups import Backup
 from lib.domain import CLUSTER, MIB, VM
-from lib.host import Failure
+from lib.host import Failure, wait_for
 from lib.oracle import Oracle
+from lib.runner import Skip
 
 DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
 
@@ -13,6 +17,17 @@ DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
 def oracle_of(host, disks=None, **options):
     host.start_daemon()
     return Oracle(host, VM(host, disks=disks or DISKS, **options), host.random)
+
+
+def expect_error(code, text, call, *args):
+    try:
+        call(*args)
+    except libvirt.libvirtError as error:
+        if (code is not None and error.get_error_code() != code) or \
+                text not in error.get_error_message() or 'virtcheckpoint.' in str(error):
+            raise Failure(f'{error.get_error_code()}: {error}') from error
+        return
+    raise Failure(f'no error {code} with "{text}"')
 
 
 def chain(oracle, count):
@@ -77,3 +92,154 @@ def test_each_disk_since_its_own(host):
     one = backup(oracle, since=first.name, disks=['vdb']).begin()
     one.end(first.models)
     at_rest(oracle)
+
+
+def with_checkpoint(oracle, name, since=None, push=False, disks=None):
+    """A backup that makes checkpoint name of all disks or of some."""
+    targets = disks or sorted(oracle.vm.disks)
+    oracle.about_to_create(name, targets)
+    one = backup(oracle, since=since, checkpoint=name, push=push, checkpoint_disks=disks)
+    one.begin()
+    oracle.moments.append(oracle.creating)
+    return one
+
+
+def test_checkpoint_in_the_same_call(host):
+    """A chain of backups, each with its checkpoint: each is ours, with one bitmap."""
+    oracle = oracle_of(host)
+    oracle.write(4)
+    with_checkpoint(oracle, 'b0').end()
+    for number in range(1, 5):
+        oracle.write(3)
+        base = oracle.moments[-1]
+        one = with_checkpoint(oracle, f'b{number}', since=base.name, push=number % 2 == 0)
+        oracle.write(2)
+        oracle.check_list()
+        oracle.check_sets()
+        one.end(base.models)
+        at_rest(oracle)
+    names = [c.getName() for c in oracle.dom.listAllCheckpoints(
+        libvirt.VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL)]
+    assert names == ['b0', 'b1', 'b2', 'b3', 'b4'], names
+    oracle.check(copies=True)
+
+
+def test_checkpoint_of_some_disks(host):
+    """The checkpoint's disks are its own, not the backup's; names are checked."""
+    oracle = oracle_of(host)
+    with_checkpoint(oracle, 'b0', disks=['vdb']).end()
+    oracle.write(3)
+    with_checkpoint(oracle, 'b1', disks=['vda']).end()
+    at_rest(oracle)
+    one = backup(oracle, checkpoint='b1')
+    expect_error(libvirt.VIR_ERR_OPERATION_FAILED, 'b1 already exists', one.begin)
+    one = backup(oracle, checkpoint='b2', checkpoint_disks=['vdz'])
+    one.checkpoint_xml = lambda: ("<domaincheckpoint><name>b2</name><disks>"
+                                  "<disk name='vdz'/></disks></domaincheckpoint>")
+    expect_error(libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "no disk named 'vdz'", one.begin)
+    assert not one.running()
+    at_rest(oracle)
+
+
+def test_failed_push_takes_its_checkpoint_back(host):
+    """Aborted, out of space, guest stopped or killed: no window is skipped."""
+    oracle = oracle_of(host)
+    chain(oracle, 1)
+    full = os.path.join(host.work, 'full')
+    os.makedirs(full, exist_ok=True)
+    if not host.system:
+        raise Skip('needs root: a small file system')
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'none', full], check=True)
+    for end in ('full', 'stop', 'kill'):
+        oracle.vm.write(0, 4 * MIB, 7)
+        oracle.about_to_create('gone', sorted(oracle.vm.disks))
+        one = backup(oracle, since='c1', checkpoint='gone', push=True)
+        one.paths['vda'] = os.path.join(full, 'target.qcow2')
+        one.begin()
+        if end == 'full':
+            one.wait()
+            wait_for(lambda: 'gone' not in listed(oracle), 'the checkpoint goes')
+            oracle.check()
+        elif end == 'stop':
+            oracle.vm.destroy()
+            wait_for(lambda: 'gone' not in listed(oracle), 'the checkpoint goes')
+            oracle.vm.start()
+            oracle.check()
+        else:
+            oracle.vm.kill_qemu()
+            wait_for(lambda: 'gone' not in listed(oracle), 'the checkpoint goes')
+            oracle.vm.start()
+        one.clean()
+    assert stock_checkpoints(oracle) == []
+
+
+def listed(oracle):
+    return [c.getName() for c in oracle.dom.listAllCheckpoints()]
+
+
+def test_broken_chain_refuses_that_disk_only(host):
+    """After QEMU's death the disk says so; the others are backed up from it all the same,
+    and so is it, in full."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(3)
+    # Only the disk whose newest segment is the first one's loses it for that checkpoint.
+    oracle.vm.restart()
+    oracle.create(['vda'])
+    first, second = oracle.moments
+    oracle.vm.kill_qemu()
+    oracle.vm.start()
+    for name, disks in ((first.name, ['vda']), (first.name, ['vdb']), (second.name, ['vda'])):
+        expect_error(libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, f"disk '{disks[0]}'",
+                     backup(oracle, since=name, disks=disks).begin)
+    expect_error(libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, "'vdb'",
+                 backup(oracle, since=second.name, disks=['vdb']).begin)
+    oracle.moments = []
+    oracle.create(['vdb'])
+    third = oracle.moments[-1]
+    oracle.vm.write(0, 3 * CLUSTER, 9, target='vdb')
+    expect_error(libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, "'vda'",
+                 backup(oracle, since=third.name).begin)
+    one = backup(oracle, since={'vdb': third.name}).begin()
+    one.end(third.models)
+    one = backup(oracle, since=third.name, disks=['vdb'], push=True).begin()
+    one.end(third.models)
+    assert stock_checkpoints(oracle) == []
+
+
+def test_refused_by_libvirt(host):
+    """What libvirt refuses leaves nothing, and speaks of the client's names."""
+    oracle = oracle_of(host)
+    chain(oracle, 2)
+    one = backup(oracle, since='c1', checkpoint='b1')
+    one.xml = lambda: one.__class__.xml(one).replace("transport='unix'",
+                                                     "transport='none'")
+    expect_error(None, '', one.begin)
+    expect_error(libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT, "'nobody'",
+                 backup(oracle, since='nobody').begin)
+    running = backup(oracle, since='c1').begin()
+    expect_error(None, 'already', backup(oracle, since='c2', checkpoint='b1').begin)
+    running.end(oracle.moments[0].models)
+    at_rest(oracle)
+
+
+def test_stock_checkpoints_are_passed_on(host):
+    """A base that libvirt made itself, past us; its checkpoints are left alone."""
+    oracle = oracle_of(host)
+    oracle.vm.dom.checkpointCreateXML(
+        '<domaincheckpoint><name>theirs</name></domaincheckpoint>', 0)
+    base = {t: d.model.copy() for t, d in oracle.vm.disks.items()}
+    oracle.write(3)
+    one = backup(oracle, since='theirs').begin()
+    assert one.shown() == {'theirs'}
+    one.end(base)
+    with_checkpoint(oracle, 'b1', since='theirs').end(base)
+    oracle.write(3)
+    both = {'vda': 'theirs', 'vdb': 'b1'}
+    one = backup(oracle, since=both).begin()
+    assert one.shown() == {'theirs', 'b1'}
+    one.end({'vda': base['vda'], 'vdb': oracle.moments[0].models['vdb']})
+    assert sorted(listed(oracle)) == ['b1', 'theirs']
+    assert stock_checkpoints(oracle) == ['theirs']
+    oracle.check_sets()
+    oracle.check_rest()

@@ -102,14 +102,14 @@ class Oracle:
         xml = ''.join(f"<disk name='{t}' checkpoint="
                       f"'{'bitmap' if t in targets else 'no'}'/>"
                       for t in sorted(self.vm.disks))
-        self._about_to_create(name, targets)
+        self.about_to_create(name, targets)
         self.dom.checkpointCreateXML(
             f'<domaincheckpoint><name>{name}</name><disks>{xml}</disks>'
             '</domaincheckpoint>', 0)
         self.moments.append(self.creating)
         return name
 
-    def _about_to_create(self, name, targets):
+    def about_to_create(self, name, targets):
         self.creating = Moment(name, {t: self.vm.disks[t].model.copy() for t in targets})
 
     def delete(self):
@@ -141,7 +141,7 @@ class Oracle:
                  f'{"finish" if finish else "mirror"} to {os.path.basename(path)}')
         self.copying = path
         if checkpoint:
-            self._about_to_create(checkpoint, [target])
+            self.about_to_create(checkpoint, [target])
         jobs.start_copy(self.dom, target, path, moment and moment.name, checkpoint, finish)
         if checkpoint and finish:
             self.moments.append(self.creating)
@@ -185,7 +185,7 @@ class Oracle:
         self.say('pivot' if pivot else 'end the mirror')
         at_end = disk.model.copy()
         if checkpoint:
-            self._about_to_create(checkpoint, [target])
+            self.about_to_create(checkpoint, [target])
         self.dom.blockJobAbort(target, flags)
         wait_for(lambda: not self.dom.blockJobInfo(target, 0), f'{target}: job ends')
         self.events.wait(target, 'completed' if pivot else 'canceled', timeout=20)
