@@ -61,6 +61,10 @@ typedef struct virCheckpointEngineConfig {
  */
 virCheckpointEngine *
 virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error);
+/** Calls that wait for the end of a block job return an error; the jobs go on.  To be
+ * called before clients' last calls are waited for.  Thread: main. */
+void
+virCheckpointEngineInterrupt(virCheckpointEngine *engine);
 /** Lets running steps finish (jobs stay recorded and are taken up by the next start)
  * and frees.  Thread: main. */
 void

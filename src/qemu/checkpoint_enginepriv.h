@@ -52,6 +52,7 @@ struct virCheckpointEngine {
     gint jobId;
     gboolean hostLocked; /* virCheckpointStoreLockHost succeeded */
 
+    gint interrupted; /* atomic: nobody waits for a block job's end any more */
     GMutex mirrorLock;
     GHashTable *mirrors; /* "uuid/target" -> what the mirror module wants */
 
@@ -176,5 +177,10 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
                             virCheckpointStoreDomain *store,
                             virCheckpointDomainView *view,
                             GError **error);
+
+/** An error if a QEMU of a domain that libvirt shows shut off lives: its images are
+ * not to be touched. */
+gboolean
+virCheckpointRecoveryNoQemu(const gchar *uuid, const gchar *name, GError **error);
 
 #endif

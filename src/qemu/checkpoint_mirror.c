@@ -189,7 +189,7 @@ virCheckpointMirrorAwaitGone(virCheckpointMirror *mirror)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
 
-    while (!mirror->over && !virCheckpointEngineStopping(mirror->engine))
+    while (!mirror->over && !virCheckpointMirrorInterrupted(mirror))
         g_cond_wait(&mirror->changed, &mirror->lock);
 }
 
@@ -378,6 +378,20 @@ virCheckpointEngineMirrorStart(virCheckpointEngine *engine,
     return TRUE;
 }
 
+void
+virCheckpointEngineInterrupt(virCheckpointEngine *engine)
+{
+    g_atomic_int_set(&engine->interrupted, 1);
+    virCheckpointMirrorKickAll(engine, NULL);
+}
+
+gboolean
+virCheckpointMirrorInterrupted(const virCheckpointMirror *mirror)
+{
+    return g_atomic_int_get(&mirror->engine->interrupted) != 0 ||
+           virCheckpointEngineStopping(mirror->engine);
+}
+
 virCheckpointMirrorAnswer
 virCheckpointEngineMirrorInfo(virCheckpointEngine *engine,
                               const gchar *uuid,
@@ -429,7 +443,7 @@ static gboolean
 virCheckpointMirrorAwaitOver(virCheckpointMirror *mirror, guint failed, GError **error)
 {
     while (!mirror->over && mirror->pivotsFailed == failed &&
-           !virCheckpointEngineStopping(mirror->engine))
+           !virCheckpointMirrorInterrupted(mirror))
         g_cond_wait(&mirror->changed, &mirror->lock);
     if (mirror->pivotsFailed != failed) {
         g_propagate_error(error, g_error_copy(mirror->wishError));

@@ -16,10 +16,9 @@
  * the configuration names S, so that this can be done twice.
  *
  * Does O matter at all?  For a guest that runs QEMU's graph answers; for one that is
- * off the configuration does: it names O for as long as O holds writes.
- *
- * If libvirtd died inside its snapshot QEMU is on O and libvirt does not know.  Then
- * the configuration is put right first, and the commit is our own QEMU job.
+ * off the configuration does.  Therefore it is changed right before a pivot and not
+ * after it: a libvirtd that dies in its pivot leaves it as it was, and an old O would
+ * be put over a newer S.
  */
 
 #include "config.h"
@@ -27,14 +26,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
 #include "checkpoint_mirror_request.h"
 #include "checkpoint_mirrorpriv.h"
-#include "checkpoint_process.h"
 
 gboolean
 virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
@@ -73,179 +70,6 @@ virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
     return virCheckpointFaultPoint("mirror/config-fixed", error);
 }
 
-/* TRUE if the domain, which is off, would start on the overlay; or if nothing is known
- * of it any more (a transient one) and the overlay is still there. */
-static gboolean
-virCheckpointMirrorOverlayNeeded(const virCheckpointMirrorStep *step)
-{
-    const virCheckpointMirror *mirror = step->mirror;
-
-    if (!g_file_test(mirror->overlayPath, G_FILE_TEST_EXISTS))
-        return FALSE;
-    return !step->view ||
-           virCheckpointDomainFindDisk(step->view->disks, mirror->overlayPath) != NULL;
-}
-
-/* A snapshot that libvirt has no knowledge of: the configuration names S, yet the guest
- * may have written to O.  S is frozen then, so O is the newer one. */
-static gboolean
-virCheckpointMirrorOverlayOrphaned(const virCheckpointMirror *mirror)
-{
-    struct stat overlay;
-    struct stat source;
-
-    return stat(mirror->overlayPath, &overlay) == 0 &&
-           stat(mirror->sourcePath, &source) == 0 &&
-           (overlay.st_mtim.tv_sec > source.st_mtim.tv_sec ||
-            (overlay.st_mtim.tv_sec == source.st_mtim.tv_sec &&
-             overlay.st_mtim.tv_nsec > source.st_mtim.tv_nsec));
-}
-
-static gboolean
-virCheckpointMirrorCommitFiles(const virCheckpointMirror *mirror, GError **error)
-{
-    const gchar *argv[] = {"qemu-img",
-                           "commit",
-                           "-q",
-                           "-d",
-                           "-f",
-                           "qcow2",
-                           "-b",
-                           mirror->sourcePath,
-                           mirror->overlayPath,
-                           NULL};
-
-    return virCheckpointProcessRun(argv, NULL, error) &&
-           virCheckpointFileSync(mirror->sourcePath, error);
-}
-
-static virCheckpointMirrorResult
-virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **error)
-{
-    virCheckpointMirror *mirror = step->mirror;
-    gboolean needed = virCheckpointMirrorOverlayNeeded(step) ||
-                      (mirror->orphan && virCheckpointMirrorOverlayOrphaned(mirror));
-
-    if (!virCheckpointFaultPoint("mirror/before-offline-commit", error))
-        return VIR_CHECKPOINT_MIRROR_RETRY;
-    if (needed && !virCheckpointMirrorCommitFiles(mirror, error)) {
-        g_prefix_error(error, "commit '%s': ", mirror->overlayPath);
-        return VIR_CHECKPOINT_MIRROR_RETRY;
-    }
-    if (!virCheckpointFaultPoint("mirror/after-offline-commit", error))
-        return VIR_CHECKPOINT_MIRROR_RETRY;
-    return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_CLEANING, error)
-               ? VIR_CHECKPOINT_MIRROR_MOVED
-               : VIR_CHECKPOINT_MIRROR_RETRY;
-}
-
-static gboolean
-virCheckpointMirrorRun(const virCheckpointMirrorStep *step,
-                       const gchar *command,
-                       virCheckpointJson *arguments,
-                       GError **error)
-{
-    g_autoptr(virCheckpointJson) reply =
-        virCheckpointMonitorRun(step->view->monitor, command, arguments, error);
-
-    return reply != NULL;
-}
-
-/* After our own commit: O's bitmaps that record go into S's, then O's nodes go. */
-static gboolean
-virCheckpointMirrorDropOverlay(const virCheckpointMirrorStep *step, GError **error)
-{
-    g_auto(virCheckpointMirrorWhere) where = {0};
-    const virCheckpointNode *overlay = NULL;
-    const GPtrArray *nodes;
-    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
-    guint i;
-
-    if (!virCheckpointMirrorLook(step, &where, error))
-        return FALSE;
-    nodes = virCheckpointGraphNodes(where.graph);
-    for (i = 0; i < nodes->len; i++) {
-        const virCheckpointNode *node = g_ptr_array_index(nodes, i);
-
-        if (g_strcmp0(node->driver, "qcow2") == 0 &&
-            g_strcmp0(node->file, step->mirror->overlayPath) == 0)
-            overlay = node;
-    }
-    if (!overlay || overlay == where.top)
-        return TRUE;
-    for (i = 0; i < overlay->bitmaps->len; i++) {
-        const virCheckpointBitmapInfo *bitmap = g_ptr_array_index(overlay->bitmaps, i);
-        virCheckpointBitmapRef source = {overlay->name, bitmap->name};
-        g_autoptr(GArray) sources =
-            g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef));
-
-        if (bitmap->inconsistent || bitmap->busy ||
-            !virCheckpointNodeBitmap(where.top, bitmap->name))
-            continue;
-        g_array_append_val(sources, source);
-        virCheckpointTxnMerge(txn, where.top->name, bitmap->name, sources);
-    }
-    if (!virCheckpointTxnRun(txn, step->view->monitor, error) ||
-        !virCheckpointMirrorRun(
-            step, "blockdev-del",
-            virCheckpointJsonBuild("s:node-name", overlay->name, NULL), error))
-        return FALSE;
-    return !overlay->child ||
-           virCheckpointMirrorRun(
-               step, "blockdev-del",
-               virCheckpointJsonBuild("s:node-name", overlay->child, NULL), error);
-}
-
-/* QEMU is on O, libvirt's definition says S: libvirt cannot commit what it does not
- * know.  Called again and again until O has left the chain. */
-static virCheckpointMirrorResult
-virCheckpointMirrorCommitByHand(const virCheckpointMirrorStep *step,
-                                const virCheckpointMirrorWhere *where,
-                                GError **error)
-{
-    virCheckpointMirror *mirror = step->mirror;
-    g_autofree gchar *bulk = virCheckpointMirrorJobName(mirror);
-    g_autofree gchar *name = g_strconcat(bulk, "-commit", NULL);
-    g_auto(virCheckpointMirrorBulk) job = {0};
-
-    if (!virCheckpointMirrorBulkQuery(step->view->monitor, name, &job, error))
-        return VIR_CHECKPOINT_MIRROR_RETRY;
-    if (!job.present) {
-        g_warning("domain '%s', disk '%s': QEMU writes to '%s' and libvirt does not"
-                  " know it: committing it",
-                  step->view->name, mirror->target, mirror->overlayPath);
-        /* Until O is merged the next start must find it. */
-        if (!virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
-                                          "qcow2", error) ||
-            !virCheckpointMirrorRun(
-                step, "block-commit",
-                virCheckpointJsonBuild("s:job-id", name, "s:device", where->top->name,
-                                       "s:base-node", where->source->name, "s:top-node",
-                                       where->overlay->name, "b:auto-dismiss", FALSE,
-                                       NULL),
-                error))
-            return VIR_CHECKPOINT_MIRROR_RETRY;
-        return VIR_CHECKPOINT_MIRROR_WAIT;
-    }
-    if (job.concluded) {
-        g_autofree gchar *why = g_strdup(job.error);
-
-        if (!virCheckpointMirrorRun(step, "job-dismiss",
-                                    virCheckpointJsonBuild("s:id", name, NULL), error))
-            return VIR_CHECKPOINT_MIRROR_RETRY;
-        if (why)
-            g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                        "commit '%s': %s", mirror->overlayPath, why);
-        return why ? VIR_CHECKPOINT_MIRROR_RETRY : VIR_CHECKPOINT_MIRROR_MOVED;
-    }
-    if (!job.ready)
-        return VIR_CHECKPOINT_MIRROR_WAIT;
-    return virCheckpointMirrorRun(step, "job-complete",
-                                  virCheckpointJsonBuild("s:id", name, NULL), error)
-               ? VIR_CHECKPOINT_MIRROR_WAIT
-               : VIR_CHECKPOINT_MIRROR_RETRY;
-}
-
 /* Starts libvirt's commit of O; what a foreign snapshot put on top of it stays. */
 static virCheckpointMirrorResult
 virCheckpointMirrorCommitStart(const virCheckpointMirrorStep *step,
@@ -259,7 +83,10 @@ virCheckpointMirrorCommitStart(const virCheckpointMirrorStep *step,
 
     if (active)
         flags |= VIR_DOMAIN_BLOCK_COMMIT_ACTIVE;
-    if (!virCheckpointFaultPoint("mirror/before-commit", error))
+    /* Taken back if a commit that was ready broke. */
+    if (!virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
+                                      "qcow2", error) ||
+        !virCheckpointFaultPoint("mirror/before-commit", error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     if (virDomainBlockCommit(step->view->domain, mirror->target, mirror->sourcePath,
                              top, 0, flags) < 0) {
@@ -286,6 +113,11 @@ virCheckpointMirrorCommitInner(const virCheckpointMirrorStep *step,
         flags = VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT;
     else if (inner->type != VIR_DOMAIN_BLOCK_JOB_TYPE_COPY)
         return VIR_CHECKPOINT_MIRROR_WAIT;
+    /* Before the pivot: from then on O gets old, and whatever happens to libvirtd the
+     * next start must not find it. */
+    if (flags && !virCheckpointMirrorFixConfig(step, mirror->overlayPath,
+                                               mirror->sourcePath, "qcow2", error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
     mirror->innerRan = TRUE;
     virCheckpointMirrorExpectEnd(mirror);
     if (!virCheckpointFaultPoint("mirror/before-commit-pivot", error))
@@ -509,13 +341,15 @@ virCheckpointMirrorClean(const virCheckpointMirrorStep *step, GError **error)
 
     if (virCheckpointMirrorRunning(step) &&
         (!virCheckpointMirrorSweep(step, &busy, error) ||
-         !virCheckpointMirrorDropOverlay(step, error)))
+         !virCheckpointMirrorSweepByHand(step, &busy, error)))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     if (busy)
         return VIR_CHECKPOINT_MIRROR_WAIT;
     if (!virCheckpointFaultPoint("mirror/cleaning", error) ||
         !virCheckpointMirrorCheckPivoted(step, error) ||
         !virCheckpointMirrorSettleConfig(step, error) ||
+        !virCheckpointMirrorPivotRepair(step, error) ||
+        !virCheckpointMirrorDropOrphans(step, error) ||
         !virCheckpointMirrorRemoveOverlay(step, error) ||
         !virCheckpointMirrorRebase(step, error) ||
         (failed && !virCheckpointMirrorTakeCheckpointBack(step, error)))

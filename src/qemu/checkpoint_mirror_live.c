@@ -260,12 +260,17 @@ virCheckpointMirrorPivotUndone(const virCheckpointMirrorStep *step,
     if (inner->type != VIR_DOMAIN_BLOCK_JOB_TYPE_COPY) {
         virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_FAILED, why);
         g_error_free(why);
-        return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_COMMITTING, error)
+        return virCheckpointMirrorFixConfig(step, mirror->destPath, mirror->overlayPath,
+                                            "qcow2", error) &&
+                       virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_COMMITTING,
+                                               error)
                    ? VIR_CHECKPOINT_MIRROR_MOVED
                    : VIR_CHECKPOINT_MIRROR_RETRY;
     }
     virCheckpointMirrorPivotUndo(step);
-    if (!virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_MIRRORING, error)) {
+    if (!virCheckpointMirrorFixConfig(step, mirror->destPath, mirror->overlayPath,
+                                      "qcow2", error) ||
+        !virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_MIRRORING, error)) {
         g_error_free(why);
         return VIR_CHECKPOINT_MIRROR_RETRY;
     }
@@ -283,7 +288,11 @@ virCheckpointMirrorPivot(const virCheckpointMirrorStep *step, GError **error)
     gboolean mayPivot =
         virCheckpointMirrorGetWish(mirror) == VIR_CHECKPOINT_MIRROR_WISH_PIVOT;
 
-    if (mayPivot && virCheckpointFaultPoint("mirror/before-pivot", &why)) {
+    /* The configuration first: a libvirtd that dies in its pivot leaves it as it is. */
+    if (mayPivot &&
+        virCheckpointMirrorFixConfig(step, mirror->overlayPath, mirror->destPath,
+                                     mirror->job->destFormat, &why) &&
+        virCheckpointFaultPoint("mirror/before-pivot", &why)) {
         mirror->innerRan = TRUE;
         virCheckpointMirrorExpectEnd(mirror);
         if (virDomainBlockJobAbort(step->view->domain, mirror->target,

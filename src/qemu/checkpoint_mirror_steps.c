@@ -114,8 +114,6 @@ virCheckpointMirrorFail(const virCheckpointMirrorStep *step, const GError *why)
         g_info("domain %s, disk '%s': the mirror failed: %s", mirror->uuid,
                mirror->target, why->message);
     virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_FAILED, why);
-    if (state == VIR_CHECKPOINT_JOB_OVERLAYING)
-        mirror->orphan = TRUE;
     if (virCheckpointMirrorMove(step, virCheckpointMirrorWayBack(state), &error))
         return VIR_CHECKPOINT_MIRROR_MOVED;
     g_warning("domain %s, disk '%s': %s", mirror->uuid, mirror->target, error->message);
@@ -125,7 +123,7 @@ virCheckpointMirrorFail(const virCheckpointMirrorStep *step, const GError *why)
 /* Nothing was begun or the caller got no answer: a daemon that died in here had not
  * answered the call either, so its successor undoes. */
 static gboolean
-virCheckpointMirrorInterrupted(const virCheckpointMirror *mirror, GError **error)
+virCheckpointMirrorUnanswered(const virCheckpointMirror *mirror, GError **error)
 {
     if (!mirror->recovered)
         return FALSE;
@@ -137,7 +135,7 @@ virCheckpointMirrorInterrupted(const virCheckpointMirror *mirror, GError **error
 static virCheckpointMirrorResult
 virCheckpointMirrorStepPreparing(const virCheckpointMirrorStep *step, GError **error)
 {
-    if (virCheckpointMirrorInterrupted(step->mirror, error))
+    if (virCheckpointMirrorUnanswered(step->mirror, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     if (!virCheckpointMirrorSave(step, error) ||
         !virCheckpointMirrorPrepare(step, error))
@@ -148,7 +146,7 @@ virCheckpointMirrorStepPreparing(const virCheckpointMirrorStep *step, GError **e
 static virCheckpointMirrorResult
 virCheckpointMirrorStepOverlaying(const virCheckpointMirrorStep *step, GError **error)
 {
-    if (virCheckpointMirrorInterrupted(step->mirror, error) ||
+    if (virCheckpointMirrorUnanswered(step->mirror, error) ||
         !virCheckpointMirrorOverlay(step, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     return VIR_CHECKPOINT_MIRROR_MOVED;
@@ -248,7 +246,18 @@ static const virCheckpointMirrorStepFunc virCheckpointMirrorSteps[] = {
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(virCheckpointMirrorSteps) == VIR_CHECKPOINT_JOB_LAST);
 
-/* A guest that is off has no job; what the pivot came to says its definition. */
+/* Was the guest on the target when it ended?  Its definition was changed right before
+ * the pivot. */
+static gboolean
+virCheckpointMirrorPivotHappened(const virCheckpointMirrorStep *step)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+
+    return mirror->job->state == VIR_CHECKPOINT_JOB_PIVOTING && step->view &&
+           virCheckpointDomainFindDisk(step->view->disks, mirror->destPath);
+}
+
+/* A guest that is off has no job. */
 static virCheckpointMirrorResult
 virCheckpointMirrorGuestGone(const virCheckpointMirrorStep *step)
 {
@@ -256,8 +265,7 @@ virCheckpointMirrorGuestGone(const virCheckpointMirrorStep *step)
     g_autoptr(GError) why = NULL;
     g_autoptr(GError) error = NULL;
 
-    if (mirror->job->state == VIR_CHECKPOINT_JOB_PIVOTING && step->view &&
-        virCheckpointDomainFindDisk(step->view->disks, mirror->destPath)) {
+    if (virCheckpointMirrorPivotHappened(step)) {
         mirror->pivoted = TRUE;
         virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_COMPLETED, NULL);
         if (virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_CLEANING, &error))

@@ -175,43 +175,72 @@ virCheckpointMirrorAwaitStep(virCheckpointMirrorEye *eye,
     return FALSE;
 }
 
-/* One turn inside the slot. */
-static virCheckpointMirrorResult
-virCheckpointMirrorTurn(virCheckpointMirror *mirror)
+/* The slot, for one turn.  A domain that is off is settled by it: that looks whether
+ * its QEMU is really gone, and ends the job in passing. */
+static virCheckpointOperation *
+virCheckpointMirrorTakeSlot(virCheckpointMirror *mirror, GError **error)
 {
     virCheckpointEngine *engine = mirror->engine;
-    g_autoptr(GError) error = NULL;
     g_autoptr(virCheckpointOperation) operation = NULL;
+
+    if (!mirror->needsSettling) {
+        operation = virCheckpointOperationBegin(
+            engine, mirror->uuid, VIR_CHECKPOINT_OPERATION_NO_SETTLE, error);
+        if (!operation || operation->view->running)
+            return g_steal_pointer(&operation);
+        g_clear_pointer(&operation, virCheckpointOperationEnd);
+        virCheckpointEngineUnsettle(engine, mirror->uuid);
+    }
+    operation = virCheckpointOperationBegin(engine, mirror->uuid, 0, error);
+    if (operation)
+        mirror->needsSettling = FALSE;
+    return g_steal_pointer(&operation);
+}
+
+/* Libvirt does not know the domain (any more). */
+static virCheckpointMirrorResult
+virCheckpointMirrorTurnGone(virCheckpointMirror *mirror)
+{
+    g_autoptr(GError) error = NULL;
     g_autoptr(virCheckpointStoreDomain) store = NULL;
 
-    if (virCheckpointMirrorIsConcluded(mirror))
-        return VIR_CHECKPOINT_MIRROR_OVER;
-    operation = virCheckpointOperationBegin(
-        engine, mirror->uuid,
-        mirror->needsSettling ? 0 : VIR_CHECKPOINT_OPERATION_NO_SETTLE, &error);
-    if (operation) {
-        mirror->needsSettling = FALSE;
-        if (virCheckpointMirrorIsConcluded(mirror))
-            return VIR_CHECKPOINT_MIRROR_OVER;
-        return virCheckpointMirrorAdvanceAll(mirror, operation->store, operation->view);
-    }
-    if (mirror->recovered && !mirror->takenUp &&
-        g_error_matches(error, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_NO_DOMAIN)) {
+    if (mirror->recovered && !mirror->takenUp) {
         /* Maybe it is on another host that shares the store: hands off. */
         virCheckpointMirrorUnregister(mirror);
         return VIR_CHECKPOINT_MIRROR_LEAVE;
     }
-    if (!g_error_matches(error, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_NO_DOMAIN)) {
+    store = virCheckpointStoreDomainOpen(mirror->engine->store, mirror->uuid, &error);
+    if (!store || !virCheckpointRecoveryNoQemu(mirror->uuid, mirror->uuid, &error)) {
+        g_warning("domain %s, disk '%s': the mirror waits: %s", mirror->uuid,
+                  mirror->target, error->message);
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    }
+    if (virCheckpointMirrorIsConcluded(mirror))
+        return VIR_CHECKPOINT_MIRROR_OVER;
+    return virCheckpointMirrorAdvanceAll(mirror, store, NULL);
+}
+
+/* One turn inside the slot. */
+static virCheckpointMirrorResult
+virCheckpointMirrorTurn(virCheckpointMirror *mirror)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(virCheckpointOperation) operation = NULL;
+
+    if (virCheckpointMirrorIsConcluded(mirror))
+        return VIR_CHECKPOINT_MIRROR_OVER;
+    operation = virCheckpointMirrorTakeSlot(mirror, &error);
+    if (!operation &&
+        g_error_matches(error, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_NO_DOMAIN))
+        return virCheckpointMirrorTurnGone(mirror);
+    if (!operation) {
         g_info("domain %s, disk '%s': the mirror waits: %s", mirror->uuid,
                mirror->target, error->message);
         return VIR_CHECKPOINT_MIRROR_RETRY;
     }
-    store = virCheckpointStoreDomainOpen(engine->store, mirror->uuid, NULL);
-    if (!store)
-        return VIR_CHECKPOINT_MIRROR_RETRY;
     if (virCheckpointMirrorIsConcluded(mirror))
         return VIR_CHECKPOINT_MIRROR_OVER;
-    return virCheckpointMirrorAdvanceAll(mirror, store, NULL);
+    return virCheckpointMirrorAdvanceAll(mirror, operation->store, operation->view);
 }
 
 static gint
@@ -269,7 +298,8 @@ virCheckpointMirrorWork(virCheckpointMirror *mirror, gboolean untilStarted)
     virCheckpointJobState state = mirror->state;
 
     while (!virCheckpointEngineStopping(mirror->engine) &&
-           !(untilStarted && mirror->started)) {
+           !(untilStarted &&
+             (mirror->started || virCheckpointMirrorInterrupted(mirror)))) {
         if (result == VIR_CHECKPOINT_MIRROR_RETRY) {
             if (!virCheckpointMirrorPause(mirror, retryMs))
                 retryMs = MIN(retryMs * 2, VIR_CHECKPOINT_RETRY_MAX_MS);

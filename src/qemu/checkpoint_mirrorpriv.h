@@ -47,7 +47,6 @@ typedef struct virCheckpointMirror {
     gboolean copyBegun;  /* libvirt's copy was started or seen by this process */
     gboolean cancelSent; /* the bulk job was told to end */
     gboolean pivoted;
-    gboolean orphan;        /* libvirt may not know that the guest is on the overlay */
     gboolean needsSettling; /* a record's fate must be settled before the next step */
     gboolean innerRan; /* libvirt ran a job of ours: its last event is waited for */
 
@@ -97,6 +96,9 @@ virCheckpointMirrorFind(virCheckpointEngine *engine,
                         const gchar *uuid,
                         const gchar *disk);
 
+/** TRUE when calls of clients are not to wait any more. */
+gboolean
+virCheckpointMirrorInterrupted(const virCheckpointMirror *mirror);
 /** Lets the thread of the job look at once. */
 void
 virCheckpointMirrorKick(virCheckpointMirror *mirror);
@@ -308,6 +310,31 @@ gboolean
 virCheckpointMirrorLook(const virCheckpointMirrorStep *step,
                         virCheckpointMirrorWhere *where,
                         GError **error);
+/* checkpoint_mirror_offline.c */
+virCheckpointMirrorResult
+virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **error);
+
+/* checkpoint_mirror_repair.c: what a libvirtd that died left */
+
+/** Ends the record of a commit of our own in QEMU; @busy as for Sweep. */
+gboolean
+virCheckpointMirrorSweepByHand(const virCheckpointMirrorStep *step,
+                               gboolean *busy,
+                               GError **error);
+
+/** QEMU is on O and libvirt's definition says S: commits O by a job of our own, a bit
+ * more at each call. */
+virCheckpointMirrorResult
+virCheckpointMirrorCommitByHand(const virCheckpointMirrorStep *step,
+                                const virCheckpointMirrorWhere *where,
+                                GError **error);
+/** QEMU is on T and libvirt's live definition does not say so: carries the bits. */
+gboolean
+virCheckpointMirrorPivotRepair(const virCheckpointMirrorStep *step, GError **error);
+/** Deletes nodes of O and T that are in no chain, when libvirt did not. */
+gboolean
+virCheckpointMirrorDropOrphans(const virCheckpointMirrorStep *step, GError **error);
+
 /** Targets (gchar*) of all disks of the domain. */
 GPtrArray *
 virCheckpointMirrorDisks(const virCheckpointDomainView *view);

@@ -200,8 +200,8 @@ virCheckpointRecoveryJobs(virCheckpointEngine *engine,
  * moment and could not read its status file): whatever is done with the disks now would
  * destroy them.
  */
-static gboolean
-virCheckpointRecoveryNoQemu(const virCheckpointDomainView *view, GError **error)
+gboolean
+virCheckpointRecoveryNoQemu(const gchar *uuid, const gchar *name, GError **error)
 {
     g_autoptr(GDir) proc = g_dir_open("/proc", 0, NULL);
     const gchar *entry;
@@ -217,11 +217,11 @@ virCheckpointRecoveryNoQemu(const virCheckpointDomainView *view, GError **error)
             !g_file_get_contents(path, &line, &length, NULL))
             continue;
         for (at = line; at < line + length; at += strlen(at) + 1) {
-            if (uuidNext && g_ascii_strcasecmp(at, view->uuid) == 0) {
+            if (uuidNext && g_ascii_strcasecmp(at, uuid) == 0) {
                 g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
                             "domain '%s' is shown shut off, but its QEMU runs as "
                             "process %s: end that first",
-                            view->name, entry);
+                            name, entry);
                 return FALSE;
             }
             uuidNext = g_str_equal(at, "-uuid");
@@ -242,7 +242,7 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
 
     if (!segments)
         return FALSE;
-    if (!view->running && !virCheckpointRecoveryNoQemu(view, error))
+    if (!view->running && !virCheckpointRecoveryNoQemu(view->uuid, view->name, error))
         return FALSE;
     if (segments->graph) {
         virCheckpointRecoverySweepNodes(segments);

@@ -272,6 +272,7 @@ virCheckpointDaemonServe(virCheckpointDaemon *daemon)
     g_main_loop_run(daemon->loop);
 
     virCheckpointGatewayStopAccepting(daemon->gateway);
+    virCheckpointEngineInterrupt(daemon->engine);
     virCheckpointDaemonRemoveSockets(daemon);
     virCheckpointDaemonDrain(daemon);
     virCheckpointGatewayCloseClients(daemon->gateway);

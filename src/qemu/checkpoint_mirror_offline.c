@@ -1,0 +1,183 @@
+/*
+ * checkpoint_mirror_offline.c: the overlay of a guest that is off
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: a guest that stopped in mid-mirror leaves its newest data in O.  qemu-img
+ * commits O into S; O stays whole (-d) until nothing names it, so a commit that was
+ * killed is done again.
+ *
+ * Tracking.  The bitmap that records on O does not get into S that way, and after a
+ * SIGKILL it is gone.  But O's allocation holds every change since the overlay, and the
+ * commit writes all of it: a bitmap that records on S meanwhile has them all.  S's own
+ * bits from before the overlay are parked (the segment's "born" is O then), so a
+ * missing or inconsistent bitmap on S is made anew before the commit and nothing is
+ * lost.
+ *
+ * Is O needed?  The configuration says so.  Except after a snapshot that libvirtd died
+ * in: then it names S although the guest may have written to O.  S was read-only all
+ * the time, so O was written last.
+ */
+
+#include "config.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_file.h"
+#include "checkpoint_mirrorpriv.h"
+#include "checkpoint_process.h"
+
+static gboolean
+virCheckpointMirrorWrittenLater(const gchar *path, const gchar *than)
+{
+    struct stat one;
+    struct stat other;
+
+    return stat(path, &one) == 0 && stat(than, &other) == 0 &&
+           (one.st_mtim.tv_sec > other.st_mtim.tv_sec ||
+            (one.st_mtim.tv_sec == other.st_mtim.tv_sec &&
+             one.st_mtim.tv_nsec > other.st_mtim.tv_nsec));
+}
+
+/* A domain of which nothing is known any more (a transient one) needs what is there. */
+static gboolean
+virCheckpointMirrorOverlayNeeded(const virCheckpointMirrorStep *step)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+    const virCheckpointJobRecord *job = mirror->job;
+
+    if (!g_file_test(mirror->overlayPath, G_FILE_TEST_EXISTS))
+        return FALSE;
+    if (!step->view ||
+        virCheckpointDomainFindDisk(step->view->disks, mirror->overlayPath))
+        return TRUE;
+    /* Failed before the bulk pass: in the snapshot, maybe. */
+    return job->outcome == VIR_CHECKPOINT_JOB_FAILED && job->workBytes == 0 &&
+           virCheckpointMirrorWrittenLater(mirror->overlayPath, mirror->sourcePath);
+}
+
+/* *present, *good: bitmap @name in the image at rest. */
+static gboolean
+virCheckpointMirrorFindBitmap(const gchar *path,
+                              const gchar *name,
+                              gboolean *present,
+                              gboolean *good,
+                              GError **error)
+{
+    const gchar *argv[] = {"qemu-img",      "info", "-f", "qcow2",
+                           "--output=json", path,   NULL};
+    g_autofree gchar *output = NULL;
+    g_autoptr(virCheckpointJson) info = NULL;
+    const virCheckpointJson *bitmaps;
+    gsize i;
+    gsize j;
+
+    if (!virCheckpointProcessRun(argv, &output, error) ||
+        !(info = virCheckpointJsonParse(output, -1, error)))
+        return FALSE;
+    *present = FALSE;
+    *good = TRUE;
+    bitmaps = virCheckpointJsonPath(info, "format-specific.data.bitmaps");
+    for (i = 0; i < virCheckpointJsonLength(bitmaps); i++) {
+        const virCheckpointJson *bitmap = virCheckpointJsonIndex(bitmaps, i);
+        const virCheckpointJson *flags = virCheckpointJsonGet(bitmap, "flags");
+
+        if (g_strcmp0(virCheckpointJsonGetString(bitmap, "name"), name) != 0)
+            continue;
+        *present = TRUE;
+        for (j = 0; j < virCheckpointJsonLength(flags); j++) {
+            if (g_strcmp0(virCheckpointJsonString(virCheckpointJsonIndex(flags, j)),
+                          "in-use") == 0)
+                *good = FALSE;
+        }
+    }
+    return TRUE;
+}
+
+static gboolean
+virCheckpointMirrorRenewBitmap(const gchar *path,
+                               const gchar *name,
+                               guint64 granularity,
+                               gboolean present,
+                               GError **error)
+{
+    g_autofree gchar *size = g_strdup_printf("%" G_GUINT64_FORMAT, granularity);
+    const gchar *remove[] = {"qemu-img", "bitmap", "--remove", "-f",
+                             "qcow2",    path,     name,       NULL};
+    const gchar *add[] = {"qemu-img", "bitmap", "--add", "-g", size,
+                          "-f",       "qcow2",  path,    name, NULL};
+
+    return (!present || virCheckpointProcessRun(remove, NULL, error)) &&
+           virCheckpointProcessRun(add, NULL, error);
+}
+
+/* Something of the newest segment records on S while O is written into it. */
+static gboolean
+virCheckpointMirrorPrepareTracking(const virCheckpointMirrorStep *step, GError **error)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+    g_autoptr(GPtrArray) records = virCheckpointStoreList(step->store, error);
+    const virCheckpointRecord *newest;
+    const virCheckpointSegment *segment;
+    const gchar *name;
+    gboolean present;
+    gboolean good;
+
+    if (!records)
+        return FALSE;
+    newest = virCheckpointTreeNewest(records, mirror->target);
+    segment = newest ? virCheckpointRecordSegment(newest, mirror->target) : NULL;
+    if (!segment || segment->bitmaps->len == 0 ||
+        g_strcmp0(segment->born, mirror->overlayPath) != 0)
+        return TRUE;
+    name = g_ptr_array_index(segment->bitmaps, segment->bitmaps->len - 1);
+    if (!virCheckpointMirrorFindBitmap(mirror->sourcePath, name, &present, &good,
+                                       error))
+        return FALSE;
+    if (present && good)
+        return TRUE;
+    return virCheckpointMirrorRenewBitmap(mirror->sourcePath, name,
+                                          segment->granularity, present, error) &&
+           virCheckpointFaultPoint("mirror/offline-tracking", error);
+}
+
+static gboolean
+virCheckpointMirrorCommitFiles(const virCheckpointMirrorStep *step, GError **error)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+    const gchar *argv[] = {"qemu-img",
+                           "commit",
+                           "-q",
+                           "-d",
+                           "-f",
+                           "qcow2",
+                           "-b",
+                           mirror->sourcePath,
+                           mirror->overlayPath,
+                           NULL};
+
+    if (virCheckpointMirrorPrepareTracking(step, error) &&
+        virCheckpointProcessRun(argv, NULL, error) &&
+        virCheckpointFileSync(mirror->sourcePath, error))
+        return TRUE;
+    g_prefix_error(error, "commit '%s': ", mirror->overlayPath);
+    return FALSE;
+}
+
+virCheckpointMirrorResult
+virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **error)
+{
+    if (!virCheckpointFaultPoint("mirror/before-offline-commit", error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (virCheckpointMirrorOverlayNeeded(step) &&
+        !virCheckpointMirrorCommitFiles(step, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (!virCheckpointFaultPoint("mirror/after-offline-commit", error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_CLEANING, error)
+               ? VIR_CHECKPOINT_MIRROR_MOVED
+               : VIR_CHECKPOINT_MIRROR_RETRY;
+}
