@@ -194,7 +194,8 @@ virCheckpointEnsureDisk(virCheckpointSegments *segments,
         return TRUE;
     /* A commit, copy or pull moved it to another file and took all layers along; a
      * snapshot may have been put on top of that since. */
-    layers = virCheckpointSegmentsLayers(segments, top, segment);
+    layers = virCheckpointSegmentsLayers(segments, top, segment,
+                                         virCheckpointSegmentActive(segment));
     lowest = g_ptr_array_index(layers, layers->len - 1);
     g_free(segment->born);
     segment->born = g_strdup(lowest->file);

@@ -182,6 +182,7 @@ virCheckpointMirrorTakeSlot(virCheckpointMirror *mirror, GError **error)
 {
     virCheckpointEngine *engine = mirror->engine;
     g_autoptr(virCheckpointOperation) operation = NULL;
+    g_autoptr(GError) unsettled = NULL;
 
     if (!mirror->needsSettling) {
         operation = virCheckpointOperationBegin(
@@ -191,10 +192,19 @@ virCheckpointMirrorTakeSlot(virCheckpointMirror *mirror, GError **error)
         g_clear_pointer(&operation, virCheckpointOperationEnd);
         virCheckpointEngineUnsettle(engine, mirror->uuid);
     }
-    operation = virCheckpointOperationBegin(engine, mirror->uuid, 0, error);
-    if (operation)
+    operation = virCheckpointOperationBegin(engine, mirror->uuid, 0, &unsettled);
+    if (operation) {
         mirror->needsSettling = FALSE;
-    return g_steal_pointer(&operation);
+        return g_steal_pointer(&operation);
+    }
+    /* Maybe it is this job that must end first. */
+    if (mirror->takenUp || !mirror->recovered)
+        operation = virCheckpointOperationBegin(
+            engine, mirror->uuid, VIR_CHECKPOINT_OPERATION_NO_SETTLE, NULL);
+    if (operation && operation->view->running)
+        return g_steal_pointer(&operation);
+    g_propagate_error(error, g_steal_pointer(&unsettled));
+    return NULL;
 }
 
 /* Libvirt does not know the domain (any more). */

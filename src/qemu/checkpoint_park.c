@@ -147,7 +147,8 @@ virCheckpointParkLook(virCheckpointSegments *segments,
                       const gchar *name,
                       GPtrArray *with)
 {
-    g_autoptr(GPtrArray) layers = virCheckpointSegmentsLayers(segments, top, segment);
+    g_autoptr(GPtrArray) layers =
+        virCheckpointSegmentsLayers(segments, top, segment, name);
 
     /* Nothing carries a frozen bitmap to another file: it is where it was made. */
     if (!virCheckpointGraphLayer(segments->graph, top, segment->born))
@@ -224,7 +225,8 @@ virCheckpointParkLower(virCheckpointSegments *segments,
         *left = TRUE;
         return TRUE;
     }
-    layers = virCheckpointSegmentsLayers(segments, top, segment);
+    layers = virCheckpointSegmentsLayers(segments, top, segment,
+                                         virCheckpointSegmentActive(segment));
     g_ptr_array_remove_index(layers, 0);
     /* A commit writes to them: what it writes is in the top's bitmap, too. */
     if (virCheckpointParkAnyWritable(layers)) {

@@ -144,10 +144,13 @@ virCheckpointSegmentsIsActive(virCheckpointSegments *segments,
 
 static gboolean
 virCheckpointSegmentsHolds(const virCheckpointNode *node,
-                           const virCheckpointSegment *segment)
+                           const virCheckpointSegment *segment,
+                           const gchar *bitmap)
 {
     guint i;
 
+    if (bitmap)
+        return virCheckpointNodeBitmap(node, bitmap) != NULL;
     for (i = 0; i < segment->bitmaps->len; i++) {
         if (virCheckpointNodeBitmap(node, g_ptr_array_index(segment->bitmaps, i)))
             return TRUE;
@@ -158,7 +161,8 @@ virCheckpointSegmentsHolds(const virCheckpointNode *node,
 GPtrArray *
 virCheckpointSegmentsLayers(virCheckpointSegments *segments,
                             const virCheckpointNode *top,
-                            const virCheckpointSegment *segment)
+                            const virCheckpointSegment *segment,
+                            const gchar *bitmap)
 {
     GPtrArray *layers = g_ptr_array_new();
     const virCheckpointNode *born =
@@ -168,8 +172,8 @@ virCheckpointSegmentsLayers(virCheckpointSegments *segments,
 
     /* A commit takes bits below the file in which they were made, and the next
      * snapshot, which may reuse its name, leaves them there. */
-    while (node &&
-           (!passed || node == top || virCheckpointSegmentsHolds(node, segment))) {
+    while (node && (!passed || node == top ||
+                    virCheckpointSegmentsHolds(node, segment, bitmap))) {
         g_ptr_array_add(layers, (gpointer)node);
         passed = passed || node == born;
         node = virCheckpointGraphBacking(segments->graph, node);
@@ -182,8 +186,9 @@ virCheckpointSegmentsIsHealthy(virCheckpointSegments *segments,
                                const virCheckpointNode *top,
                                const virCheckpointSegment *segment)
 {
-    g_autoptr(GPtrArray) layers = virCheckpointSegmentsLayers(segments, top, segment);
     const gchar *active = virCheckpointSegmentActive(segment);
+    g_autoptr(GPtrArray) layers =
+        virCheckpointSegmentsLayers(segments, top, segment, active);
     guint i;
 
     for (i = 0; active && i < layers->len; i++) {
@@ -334,7 +339,8 @@ virCheckpointSegmentsCollect(virCheckpointSegments *segments,
                              const virCheckpointSegment *segment,
                              GArray *sources)
 {
-    g_autoptr(GPtrArray) layers = virCheckpointSegmentsLayers(segments, top, segment);
+    g_autoptr(GPtrArray) layers =
+        virCheckpointSegmentsLayers(segments, top, segment, NULL);
     const virCheckpointNode *born =
         virCheckpointGraphLayer(segments->graph, top, segment->born);
     gboolean chained =

@@ -32,14 +32,16 @@ virCheckpointSegmentsIsActive(virCheckpointSegments *segments,
 
 /**
  * The layers that hold live parts of @segment: from @top down to the one where it was
- * born, and on as long as they have one of its bitmaps.  When it was born in none of
- * the chain: @top, and on.
+ * born, and on as long as they have @bitmap, or with NULL one of its bitmaps: one that
+ * it took over may reach further down than the others.  When it was born in none of the
+ * chain: @top, and on.
  * Returns: (transfer container): const virCheckpointNode*
  */
 GPtrArray *
 virCheckpointSegmentsLayers(virCheckpointSegments *segments,
                             const virCheckpointNode *top,
-                            const virCheckpointSegment *segment);
+                            const virCheckpointSegment *segment,
+                            const gchar *bitmap);
 
 /** Present, persistent, recording and consistent on @top, and consistent on its layers.
  */
