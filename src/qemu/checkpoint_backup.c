@@ -351,7 +351,7 @@ virCheckpointBackupBegun(virCheckpointBackup *backup, GError **error)
         return TRUE;
     g_info("domain %s: checkpoint '%s' created by a backup", operation->view->name,
            backup->plan->def->name);
-    virCheckpointEngineParkLater(operation->engine, operation->view->uuid);
+    virCheckpointEnginePark(operation);
     return TRUE;
 }
 

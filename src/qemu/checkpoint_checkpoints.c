@@ -165,6 +165,23 @@ virCheckpointEngineCreateQuiesced(virCheckpointSegments *segments,
     return done;
 }
 
+/*
+ * Before the answer: whoever was told that a checkpoint exists may end the guest or
+ * commit a layer at once, on libvirt's own socket, too, and a frozen bitmap that is
+ * still in the image then is lost.  And a monitor command of ours under way while a
+ * guest is destroyed and started again makes libvirt 9.0 take the new QEMU for dead
+ * (seen).  What cannot be parked now is tried again by the next operation.
+ */
+void
+virCheckpointEnginePark(virCheckpointOperation *operation)
+{
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsNew(operation->store, operation->view, NULL);
+
+    if (segments)
+        virCheckpointSegmentsPark(segments, NULL, NULL);
+}
+
 static gboolean
 virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
                                 virCheckpointDef *def,
@@ -189,31 +206,8 @@ virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
         return FALSE;
     }
     g_info("domain %s: checkpoint '%s' created", operation->view->name, def->name);
+    virCheckpointEnginePark(operation);
     return TRUE;
-}
-
-/* After the answer: nobody has to wait for the frozen bits to be written. */
-static void
-virCheckpointEnginePark(virCheckpointEngine *engine, gpointer data)
-{
-    g_autoptr(GError) error = NULL;
-    g_autoptr(virCheckpointOperation) operation =
-        virCheckpointOperationBegin(engine, data, 0, &error);
-    g_autoptr(virCheckpointSegments) segments = NULL;
-
-    /* Settling parks, too: what is left undone here is done there. */
-    if (!operation ||
-        !(segments =
-              virCheckpointSegmentsNew(operation->store, operation->view, &error)) ||
-        !virCheckpointSegmentsPark(segments, NULL, &error))
-        g_debug("domain=%s not parked: %s", (gchar *)data,
-                error ? error->message : "it waits for a job");
-}
-
-void
-virCheckpointEngineParkLater(virCheckpointEngine *engine, const gchar *uuid)
-{
-    virCheckpointEngineSpawn(engine, virCheckpointEnginePark, g_strdup(uuid), g_free);
 }
 
 gboolean
@@ -254,7 +248,6 @@ virCheckpointEngineCreate(virCheckpointEngine *engine,
         def->name = g_strdup_printf("%" G_GINT64_FORMAT, def->creationTime);
     if (!virCheckpointEngineCreateLocked(operation, def, flags, error))
         return FALSE;
-    virCheckpointEngineParkLater(engine, uuid);
     *name = g_strdup(def->name);
     return TRUE;
 }
@@ -332,6 +325,7 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
     }
     g_info("domain %s: checkpoint '%s' deleted (%u in all)", operation->view->name,
            name, ids->len);
+    virCheckpointEnginePark(operation);
     return TRUE;
 }
 
@@ -361,7 +355,6 @@ virCheckpointEngineDelete(virCheckpointEngine *engine,
     if (!(operation = virCheckpointOperationBegin(engine, uuid, 0, error)) ||
         !virCheckpointEngineDeleteLocked(operation, name, flags, error))
         return FALSE;
-    virCheckpointEngineParkLater(engine, uuid);
     virCheckpointCompactLater(engine, uuid);
     return TRUE;
 }

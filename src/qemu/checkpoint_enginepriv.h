@@ -163,9 +163,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointOperation, virCheckpointOperationEnd)
 GPtrArray *
 virCheckpointEngineDisks(const virCheckpointDomainView *view);
 
-/** Has a worker park what a change froze. */
+/** Parks what a change froze, as far as that is possible now; before the answer. */
 void
-virCheckpointEngineParkLater(virCheckpointEngine *engine, const gchar *uuid);
+virCheckpointEnginePark(virCheckpointOperation *operation);
 
 /**
  * virCheckpointRecoverySettle: finishes whatever earlier operations left
