@@ -221,6 +221,36 @@ virCheckpointStorePeekJobs(virCheckpointStore *store, const gchar *uuid, GError 
     return look.jobs;
 }
 
+GPtrArray *
+virCheckpointStorePeekBrief(virCheckpointStore *store,
+                            const gchar *uuid,
+                            GError **error)
+{
+    g_autofree gchar *name = virCheckpointStoreCheckUuid(uuid, error);
+    virCheckpointStoreLook look = {0};
+
+    if (!name ||
+        !virCheckpointStoreFolderLook(virCheckpointStoreFolderOf(store, name),
+                                      VIR_CHECKPOINT_STORE_LOOK_BRIEF, &look, error))
+        return NULL;
+    return look.records;
+}
+
+gboolean
+virCheckpointStorePeekOne(virCheckpointStore *store,
+                          const gchar *uuid,
+                          const gchar *name,
+                          virCheckpointRecord **record,
+                          gboolean *unready,
+                          GError **error)
+{
+    g_autofree gchar *folder = virCheckpointStoreCheckUuid(uuid, error);
+
+    return folder &&
+           virCheckpointStoreFolderFind(virCheckpointStoreFolderOf(store, folder), name,
+                                        record, unready, error);
+}
+
 /* One domain's folder */
 
 /* Returns: the descriptor of the lock; the folder exists then. */
@@ -272,6 +302,7 @@ virCheckpointStoreDomainOpen(virCheckpointStore *store,
     domain->uuid = g_steal_pointer(&name);
     domain->path = g_steal_pointer(&path);
     domain->lockFd = fd;
+    virCheckpointStoreFolderHold(domain->folder, TRUE);
     return domain;
 }
 
@@ -307,6 +338,7 @@ virCheckpointStoreDomainClose(virCheckpointStoreDomain *domain)
             (rmdir(domain->path) < 0 && errno != ENOTEMPTY && errno != ENOENT))
             g_debug("remove '%s': %s", domain->path, g_strerror(errno));
     }
+    virCheckpointStoreFolderHold(domain->folder, FALSE);
     virCheckpointFdCleanup(&domain->lockFd);
     g_free(domain->uuid);
     g_free(domain->path);
@@ -406,15 +438,17 @@ virCheckpointStoreSave(virCheckpointStoreDomain *domain,
                        GError **error)
 {
     g_autofree gchar *text = virCheckpointRecordFormat(record);
+    g_autofree gchar *file =
+        g_strconcat(record->id, VIR_CHECKPOINT_STORE_RECORD_SUFFIX, NULL);
     g_autoptr(virCheckpointRecord) check = virCheckpointRecordParse(text, error);
+    gboolean good = check && virCheckpointStoreWrite(domain, record->id,
+                                                     VIR_CHECKPOINT_STORE_RECORD_SUFFIX,
+                                                     text, error);
 
-    if (!check ||
-        !virCheckpointStoreWrite(domain, record->id, VIR_CHECKPOINT_STORE_RECORD_SUFFIX,
-                                 text, error)) {
+    virCheckpointStoreFolderChanged(domain->folder, file, check, good);
+    if (!good)
         g_prefix_error(error, "record checkpoint '%s': ", record->def->name);
-        return FALSE;
-    }
-    return TRUE;
+    return good;
 }
 
 gboolean
@@ -422,8 +456,12 @@ virCheckpointStoreRemove(virCheckpointStoreDomain *domain,
                          const gchar *id,
                          GError **error)
 {
-    return virCheckpointStoreUnlink(domain, id, VIR_CHECKPOINT_STORE_RECORD_SUFFIX,
-                                    error);
+    g_autofree gchar *file = g_strconcat(id, VIR_CHECKPOINT_STORE_RECORD_SUFFIX, NULL);
+    gboolean good =
+        virCheckpointStoreUnlink(domain, id, VIR_CHECKPOINT_STORE_RECORD_SUFFIX, error);
+
+    virCheckpointStoreFolderChanged(domain->folder, file, NULL, good);
+    return good;
 }
 
 GPtrArray *
@@ -445,6 +483,7 @@ virCheckpointStoreSaveJob(virCheckpointStoreDomain *domain,
     g_autofree gchar *text = virCheckpointJobRecordFormat(job);
     g_autoptr(virCheckpointJobRecord) check = virCheckpointJobRecordParse(text, error);
 
+    virCheckpointStoreFolderHold(domain->folder, TRUE);
     if (!check || !virCheckpointStoreWrite(
                       domain, job->id, VIR_CHECKPOINT_STORE_JOB_SUFFIX, text, error)) {
         g_prefix_error(error, "record job of disk '%s': ", job->target);
@@ -458,6 +497,7 @@ virCheckpointStoreRemoveJob(virCheckpointStoreDomain *domain,
                             const gchar *id,
                             GError **error)
 {
+    virCheckpointStoreFolderHold(domain->folder, TRUE);
     return virCheckpointStoreUnlink(domain, id, VIR_CHECKPOINT_STORE_JOB_SUFFIX, error);
 }
 
@@ -661,6 +701,7 @@ virCheckpointStoreDrop(virCheckpointStoreDomain *domain, GError **error)
     guint pass;
     guint i;
 
+    virCheckpointStoreFolderHold(domain->folder, FALSE);
     if (!names)
         return FALSE;
     /* Records first: a crash in between leaves sidecars without a record, which are

@@ -97,6 +97,25 @@ virCheckpointStorePeekJobs(virCheckpointStore *store,
                            const gchar *uuid,
                            GError **error);
 
+/** As Peek, but of each record only id, state, name, parent and time: what lists show.
+ */
+GPtrArray *
+virCheckpointStorePeekBrief(virCheckpointStore *store,
+                            const gchar *uuid,
+                            GError **error);
+/**
+ * virCheckpointStorePeekOne: as Peek, for one record
+ * @record: (out) (transfer full): the one that clients know as @name, or NULL
+ * @unready: (out): the domain has a record in another state than READY
+ */
+gboolean
+virCheckpointStorePeekOne(virCheckpointStore *store,
+                          const gchar *uuid,
+                          const gchar *name,
+                          virCheckpointRecord **record,
+                          gboolean *unready,
+                          GError **error);
+
 GPtrArray *
 virCheckpointStoreListJobs(virCheckpointStoreDomain *domain, GError **error);
 gboolean

@@ -54,6 +54,8 @@ struct virCheckpointStoreFolder {
     virCheckpointStoreStamp stamp;
     guint generation; /* of the last look that read the folder */
     guint parsed;
+    gboolean held;  /* this process has the domain's lock */
+    gboolean known; /* held, and @files was what is there at @stamp */
 };
 
 static void
@@ -248,7 +250,8 @@ virCheckpointStoreFolderRefresh(virCheckpointStoreFolder *folder, GError **error
         folder->trusted = FALSE;
         return TRUE;
     }
-    if (folder->trusted && virCheckpointStoreStampEqual(&folder->stamp, &stamp))
+    if ((folder->trusted || folder->known) &&
+        virCheckpointStoreStampEqual(&folder->stamp, &stamp))
         return TRUE;
 
     settled = virCheckpointStoreStampSettled(&stamp);
@@ -273,7 +276,24 @@ virCheckpointStoreFolderRefresh(virCheckpointStoreFolder *folder, GError **error
                                 &folder->generation);
     folder->stamp = stamp;
     folder->trusted = settled && !virCheckpointStoreFolderHasBad(folder);
+    folder->known = folder->held && !virCheckpointStoreFolderHasBad(folder);
     return TRUE;
+}
+
+/* What a list of names needs of a record. */
+static virCheckpointRecord *
+virCheckpointStoreBrief(const virCheckpointRecord *record)
+{
+    virCheckpointRecord *brief = virCheckpointRecordNew();
+
+    g_free(brief->id);
+    brief->id = g_strdup(record->id);
+    brief->state = record->state;
+    brief->def = virCheckpointDefNew();
+    brief->def->name = g_strdup(record->def->name);
+    brief->def->parent = g_strdup(record->def->parent);
+    brief->def->creationTime = record->def->creationTime;
+    return brief;
 }
 
 static void
@@ -285,7 +305,7 @@ virCheckpointStoreFolderCollect(virCheckpointStoreFolder *folder,
     gpointer key = NULL;
     gpointer value = NULL;
 
-    if (flags & VIR_CHECKPOINT_STORE_LOOK_RECORDS)
+    if (flags & (VIR_CHECKPOINT_STORE_LOOK_RECORDS | VIR_CHECKPOINT_STORE_LOOK_BRIEF))
         look->records =
             g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointRecordFree);
     if (flags & VIR_CHECKPOINT_STORE_LOOK_JOBS)
@@ -299,7 +319,9 @@ virCheckpointStoreFolderCollect(virCheckpointStoreFolder *folder,
         const virCheckpointStoreFile *file = value;
 
         if (file->record && look->records)
-            g_ptr_array_add(look->records, virCheckpointRecordCopy(file->record));
+            g_ptr_array_add(look->records, flags & VIR_CHECKPOINT_STORE_LOOK_BRIEF
+                                               ? virCheckpointStoreBrief(file->record)
+                                               : virCheckpointRecordCopy(file->record));
         if (file->job && look->jobs)
             g_ptr_array_add(look->jobs, virCheckpointJobRecordCopy(file->job));
         if (file->bad && look->bad)
@@ -319,6 +341,69 @@ virCheckpointStoreFolderLook(virCheckpointStoreFolder *folder,
         return FALSE;
     virCheckpointStoreFolderCollect(folder, flags, look);
     return TRUE;
+}
+
+gboolean
+virCheckpointStoreFolderFind(virCheckpointStoreFolder *folder,
+                             const gchar *name,
+                             virCheckpointRecord **record,
+                             gboolean *unready,
+                             GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&folder->lock);
+    GHashTableIter iter;
+    gpointer value = NULL;
+
+    if (!virCheckpointStoreFolderRefresh(folder, error))
+        return FALSE;
+    *record = NULL;
+    *unready = FALSE;
+    g_hash_table_iter_init(&iter, folder->files);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        const virCheckpointRecord *here = ((virCheckpointStoreFile *)value)->record;
+
+        if (!here)
+            continue;
+        *unready = *unready || here->state != VIR_CHECKPOINT_RECORD_READY;
+        if (!*record && g_str_equal(here->def->name, name))
+            *record = virCheckpointRecordCopy(here);
+    }
+    return TRUE;
+}
+
+void
+virCheckpointStoreFolderHold(virCheckpointStoreFolder *folder, gboolean held)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&folder->lock);
+
+    folder->held = held;
+    folder->known = FALSE;
+}
+
+void
+virCheckpointStoreFolderChanged(virCheckpointStoreFolder *folder,
+                                const gchar *name,
+                                const virCheckpointRecord *record,
+                                gboolean sure)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&folder->lock);
+    virCheckpointStoreFile *file = NULL;
+
+    if (!sure || !folder->known ||
+        !virCheckpointStoreStampOf(folder->path, &folder->stamp)) {
+        folder->known = FALSE;
+        return;
+    }
+    folder->trusted = FALSE;
+    if (!record) {
+        g_hash_table_remove(folder->files, name);
+        return;
+    }
+    /* Without a stamp: it is read again when the lock was given back. */
+    file = g_new0(virCheckpointStoreFile, 1);
+    file->record = virCheckpointRecordCopy(record);
+    file->generation = folder->generation;
+    g_hash_table_insert(folder->files, g_strdup(name), file);
 }
 
 guint

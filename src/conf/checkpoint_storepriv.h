@@ -34,6 +34,7 @@ typedef enum {
     VIR_CHECKPOINT_STORE_LOOK_RECORDS = 1 << 0,
     VIR_CHECKPOINT_STORE_LOOK_JOBS = 1 << 1,
     VIR_CHECKPOINT_STORE_LOOK_BAD = 1 << 2,
+    VIR_CHECKPOINT_STORE_LOOK_BRIEF = 1 << 3, /* records without disks and domain */
 } virCheckpointStoreLookFlags;
 
 /**
@@ -47,6 +48,35 @@ virCheckpointStoreFolderLook(virCheckpointStoreFolder *folder,
                              guint flags,
                              virCheckpointStoreLook *look,
                              GError **error);
+
+/**
+ * virCheckpointStoreFolderFind:
+ * @record: (out) (transfer full): the one that clients know as @name, or NULL
+ * @unready: (out): a record of the folder is in another state than READY
+ */
+gboolean
+virCheckpointStoreFolderFind(virCheckpointStoreFolder *folder,
+                             const gchar *name,
+                             virCheckpointRecord **record,
+                             gboolean *unready,
+                             GError **error);
+
+/**
+ * virCheckpointStoreFolderHold: the domain's lock was taken, or is about to be given
+ * back.  While it is held only its holder writes: so the folder's time, however young,
+ * tells what it did not say by virCheckpointStoreFolderChanged().  Said again, the
+ * folder is read again.
+ */
+void
+virCheckpointStoreFolderHold(virCheckpointStoreFolder *folder, gboolean held);
+
+/** The holder has written, or removed (@record NULL), or failed to (@sure FALSE), the
+ * record in file @name. */
+void
+virCheckpointStoreFolderChanged(virCheckpointStoreFolder *folder,
+                                const gchar *name,
+                                const virCheckpointRecord *record,
+                                gboolean sure);
 
 /** Returns: how many files were parsed so far, for tests. */
 guint

@@ -55,14 +55,41 @@ virCheckpointEngineFind(GPtrArray *records, const gchar *name, GError **error)
     return NULL;
 }
 
+/* The record that clients know as @name, alone: as below. */
+static virCheckpointRecord *
+virCheckpointEnginePeekOne(virCheckpointEngine *engine,
+                           const gchar *uuid,
+                           const gchar *name,
+                           GError **error)
+{
+    g_autoptr(virCheckpointRecord) record = NULL;
+    gboolean unready = FALSE;
+
+    if (!virCheckpointStorePeekOne(engine->store, uuid, name, &record, &unready, error))
+        return NULL;
+    if (unready && !virCheckpointEngineIsSettled(engine, uuid)) {
+        g_clear_pointer(&record, virCheckpointRecordFree);
+        virCheckpointEngineSettle(engine, uuid, NULL);
+        if (!virCheckpointStorePeekOne(engine->store, uuid, name, &record, &unready,
+                                       error))
+            return NULL;
+    }
+    if (record && record->state != VIR_CHECKPOINT_RECORD_CREATING)
+        return g_steal_pointer(&record);
+    virCheckpointEngineNoSuch(name, error);
+    return NULL;
+}
+
 /*
- * The records as they are.  Only what a crash left undecided is waited for: otherwise a
- * checkpoint would come or go under the eyes of the client that asks what became of it.
+ * The records' relations as they are.  Only what a crash left undecided is waited for:
+ * otherwise a checkpoint would come or go under the eyes of the client that asks what
+ * became of it.
  */
 static GPtrArray *
 virCheckpointEnginePeek(virCheckpointEngine *engine, const gchar *uuid, GError **error)
 {
-    g_autoptr(GPtrArray) records = virCheckpointStorePeek(engine->store, uuid, error);
+    g_autoptr(GPtrArray) records =
+        virCheckpointStorePeekBrief(engine->store, uuid, error);
     g_autoptr(GPtrArray) jobs = NULL;
     guint i;
 
@@ -79,14 +106,14 @@ virCheckpointEnginePeek(virCheckpointEngine *engine, const gchar *uuid, GError *
     if (jobs && jobs->len > 0) {
         virCheckpointEngineSettle(engine, uuid, NULL);
         g_clear_pointer(&records, g_ptr_array_unref);
-        return virCheckpointStorePeek(engine->store, uuid, error);
+        return virCheckpointStorePeekBrief(engine->store, uuid, error);
     }
     for (i = 0; records && i < records->len; i++) {
         const virCheckpointRecord *record = g_ptr_array_index(records, i);
 
         if (record->state != VIR_CHECKPOINT_RECORD_READY) {
             virCheckpointEngineSettle(engine, uuid, NULL);
-            return virCheckpointStorePeek(engine->store, uuid, error);
+            return virCheckpointStorePeekBrief(engine->store, uuid, error);
         }
     }
     return g_steal_pointer(&records);
@@ -433,12 +460,10 @@ virCheckpointEnginePeekDef(virCheckpointEngine *engine,
                            const gchar *name,
                            GError **error)
 {
-    g_autoptr(GPtrArray) records = virCheckpointEnginePeek(engine, uuid, error);
-    const virCheckpointRecord *record;
+    g_autoptr(virCheckpointRecord) record =
+        virCheckpointEnginePeekOne(engine, uuid, name, error);
 
-    if (!records || !(record = virCheckpointEngineFind(records, name, error)))
-        return NULL;
-    return virCheckpointDefCopy(record->def);
+    return record ? g_steal_pointer(&record->def) : NULL;
 }
 
 /* What VIR_DOMAIN_XML_SECURE adds: passwords of graphics, as libvirt prints them. */
@@ -548,9 +573,10 @@ virCheckpointEngineHas(virCheckpointEngine *engine,
                        const gchar *uuid,
                        const gchar *name)
 {
-    g_autoptr(GPtrArray) records = virCheckpointEnginePeek(engine, uuid, NULL);
+    g_autoptr(virCheckpointRecord) record =
+        virCheckpointEnginePeekOne(engine, uuid, name, NULL);
 
-    return records && virCheckpointEngineFind(records, name, NULL) != NULL;
+    return record != NULL;
 }
 
 /* The bitmaps of a running domain go, too: nobody could ever use them again. */
