@@ -445,7 +445,9 @@ virCheckpointEngineDefWithSizes(virCheckpointEngine *engine,
     for (i = 0; def->disks && i < def->disks->len; i++) {
         virCheckpointDiskDef *disk = g_ptr_array_index(def->disks, i);
 
+        /* A disk that was taken out has no size; the others still have theirs. */
         if (disk->type == VIR_CHECKPOINT_DISK_BITMAP &&
+            virCheckpointSegmentsFindTop(segments, disk->name) &&
             !virCheckpointEngineMeasure(segments, record, disk, error)) {
             virCheckpointEngineUnsettle(engine, uuid);
             return NULL;
