@@ -158,6 +158,24 @@ virCheckpointEngineSettleAll(virCheckpointEngine *engine)
                                  g_strdup(g_ptr_array_index(uuids, i)), g_free);
 }
 
+/*
+ * QEMU closes no fdset while its guest is suspended (monitor_fdset_cleanup() in 7.2),
+ * not even removed ones: those of operations in that time are swept when it runs again.
+ * A guest that is being started is resumed, too, and is not settled yet.
+ */
+static void
+virCheckpointEngineResumed(virCheckpointEngine *engine, const gchar *uuid)
+{
+    gboolean settled;
+
+    g_mutex_lock(&engine->lock);
+    settled = g_hash_table_remove(engine->settled, uuid);
+    g_mutex_unlock(&engine->lock);
+    if (settled)
+        virCheckpointEngineSpawn(engine, virCheckpointEngineSettleTask, g_strdup(uuid),
+                                 g_free);
+}
+
 static int
 virCheckpointEngineLifecycle(
     virConnectPtr conn, virDomainPtr domain, int event, int detail, void *opaque)
@@ -171,6 +189,8 @@ virCheckpointEngineLifecycle(
         event == VIR_DOMAIN_EVENT_CRASHED)
         virCheckpointEngineUnsettle(engine, uuid);
     virCheckpointMirrorDomainEvent(engine, uuid, event, detail);
+    if (event == VIR_DOMAIN_EVENT_RESUMED)
+        virCheckpointEngineResumed(engine, uuid);
     if (event == VIR_DOMAIN_EVENT_STARTED)
         virCheckpointEngineSpawn(engine, virCheckpointEngineSettleTask, g_strdup(uuid),
                                  g_free);

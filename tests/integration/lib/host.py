@@ -234,7 +234,9 @@ class PrivateHost:
         """A new connection: to the stock daemon, or through ours."""
         uri = self.uri(ours)
         if readonly:
-            conn = libvirt.openReadOnly(uri + '-ro')
+            # libvirt's session daemon has no read-only socket.
+            path = uri.partition('socket=')[2] + '-ro'
+            conn = libvirt.openReadOnly(uri + '-ro' if os.path.exists(path) else uri)
         else:
             conn = libvirt.open(uri)
         self._connections.append(conn)
