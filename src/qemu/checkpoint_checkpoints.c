@@ -18,6 +18,7 @@
 #include "checkpoint_compact.h"
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
+#include "checkpoint_quiesce.h"
 #include "checkpoint_redefine.h"
 #include "checkpoint_segmentspriv.h"
 
@@ -171,24 +172,14 @@ virCheckpointEngineCreateQuiesced(virCheckpointSegments *segments,
                                   gboolean quiesce,
                                   GError **error)
 {
-    virDomainPtr domain = segments->view->domain;
     gboolean done;
 
     if (!quiesce)
         return virCheckpointSegmentsCreate(segments, def, NULL, error);
-    if (virDomainFSFreeze(domain, NULL, 0, 0) < 0) {
-        virCheckpointDomainSetError(error);
-        virDomainFSThaw(domain, NULL, 0, 0);
+    if (!virCheckpointQuiesceFreeze(segments->store, segments->view, error))
         return FALSE;
-    }
     done = virCheckpointSegmentsCreate(segments, def, NULL, error);
-    if (virDomainFSThaw(domain, NULL, 0, 0) < 0) {
-        g_autoptr(GError) thaw = NULL;
-
-        virCheckpointDomainSetError(&thaw);
-        g_warning("domain %s (%s): file systems stay frozen: %s", segments->view->name,
-                  segments->view->uuid, thaw->message);
-    }
+    virCheckpointQuiesceThaw(segments->store, segments->view);
     return done;
 }
 

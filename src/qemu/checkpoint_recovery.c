@@ -24,6 +24,7 @@
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
+#include "checkpoint_quiesce.h"
 #include "checkpoint_segmentspriv.h"
 
 static gboolean
@@ -242,6 +243,7 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
 
     if (!segments)
         return FALSE;
+    virCheckpointQuiesceRecover(store, view);
     if (!view->running && !virCheckpointRecoveryNoQemu(view->uuid, view->name, error))
         return FALSE;
     if (segments->graph) {

@@ -149,6 +149,20 @@ def test_nothing_is_left_after_undefine(host):
     wait_for(lambda: not os.path.exists(store.folder(host, vm)), 'the folder is gone')
 
 
+def test_a_mark_of_a_freeze_is_settled(host):
+    """What a daemon that died may have frozen is thawed by the next one, once."""
+    vm, dom = guest(host)
+    dom.checkpointCreateXML(C.format('c1'))
+    host.kill_daemon()
+    mark = os.path.join(store.folder(host, vm), 'frozen')
+    with open(mark, 'w'):
+        pass
+    host.start_daemon()
+    wait_for(lambda: not os.path.exists(mark), 'the mark goes')
+    assert 'may stay frozen' in host.daemon_log()
+    host.connect(ours=True).lookupByName(vm.name).checkpointCreateXML(C.format('c2'))
+
+
 def test_libvirts_own_beside_ours(host):
     """Libvirt's checkpoints are listed, dumped and deleted; names are taken on both
     sides; deleting ours leaves theirs."""

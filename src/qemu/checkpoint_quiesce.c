@@ -1,0 +1,83 @@
+/*
+ * checkpoint_quiesce.c: a guest's file systems, still for a moment
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: a guest that stays frozen hangs, so who freezes must thaw, whatever happens
+ * in between, our death included.  A file in the domain's folder says that a freeze was
+ * asked for; it is there before the guest agent is asked and goes after the thaw.
+ * Whoever settles the domain and finds it thaws: a thaw too many does nothing.  A guest
+ * that is off is not frozen anymore.
+ */
+
+#include "config.h"
+
+#include <libvirt/virterror.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_fault.h"
+#include "checkpoint_file.h"
+#include "checkpoint_quiesce.h"
+
+#define MARK "frozen"
+
+static void
+virCheckpointQuiesceForget(virCheckpointStoreDomain *store)
+{
+    g_autofree gchar *path = virCheckpointStoreDomainPath(store, MARK, NULL);
+    g_autoptr(GError) error = NULL;
+
+    if (path && !virCheckpointFileRemove(path, &error))
+        g_warning("%s", error->message);
+}
+
+gboolean
+virCheckpointQuiesceFreeze(virCheckpointStoreDomain *store,
+                           virCheckpointDomainView *view,
+                           GError **error)
+{
+    g_autofree gchar *path = virCheckpointStoreDomainPath(store, MARK, error);
+
+    if (!path || !virCheckpointFileWrite(path, "", error))
+        return FALSE;
+    if (virDomainFSFreeze(view->domain, NULL, 0, 0) >= 0) {
+        if (virCheckpointFaultPoint("quiesce/frozen", error))
+            return TRUE;
+    } else {
+        virCheckpointDomainSetError(error);
+    }
+    /* The agent may do late what it was asked for, or have done half of it. */
+    if (virDomainFSThaw(view->domain, NULL, 0, 0) >= 0 ||
+        virGetLastErrorCode() != VIR_ERR_AGENT_UNRESPONSIVE)
+        virCheckpointQuiesceForget(store);
+    return FALSE;
+}
+
+void
+virCheckpointQuiesceThaw(virCheckpointStoreDomain *store, virCheckpointDomainView *view)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (virDomainFSThaw(view->domain, NULL, 0, 0) >= 0) {
+        virCheckpointQuiesceForget(store);
+        return;
+    }
+    virCheckpointDomainSetError(&error);
+    g_warning("domain %s (%s): file systems may stay frozen: %s", view->name,
+              view->uuid, error->message);
+}
+
+void
+virCheckpointQuiesceRecover(virCheckpointStoreDomain *store,
+                            virCheckpointDomainView *view)
+{
+    g_autofree gchar *path = virCheckpointStoreDomainPath(store, MARK, NULL);
+
+    if (!path || !g_file_test(path, G_FILE_TEST_EXISTS))
+        return;
+    if (view->running)
+        virCheckpointQuiesceThaw(store, view);
+    /* One who does not answer now is not asked for ever. */
+    virCheckpointQuiesceForget(store);
+}

@@ -1,0 +1,25 @@
+"""The benchmarks run, and print a table; what they measure is not judged here."""
+
+import importlib.machinery
+import importlib.util
+import os
+
+from lib import domain, paths
+
+
+def test_checkpoints_bench(host):
+    """bench/checkpoints measures both sides at two numbers of checkpoints."""
+    loader = importlib.machinery.SourceFileLoader(
+        'bench_checkpoints', os.path.join(paths.TOP, 'bench', 'checkpoints'))
+    bench = importlib.util.module_from_spec(
+        importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(bench)
+    model, numbers = domain.Model, [1, 2]
+    try:
+        ours, stock = bench.run(host, numbers, 64 * domain.MIB)
+    finally:
+        domain.Model = model
+    lines = list(bench.table(ours, stock, numbers))
+    assert len(lines) == 2 + 3 * len(bench.ROWS), lines
+    for side in (ours, stock):
+        assert all(value > 0 for row in side.found.values() for value in row.values())
