@@ -188,8 +188,14 @@ virCheckpointDefCheckChildren(const xmlNode *node,
         for (i = 0; allowed[i] && !virCheckpointDefHasName(child, allowed[i]);)
             i++;
         if (!allowed[i] || (!many && (seen & (1U << i)))) {
-            reason =
-                g_strconcat("has extra content: ", (const gchar *)child->name, NULL);
+            g_autofree gchar *right = g_strjoinv(", ", (gchar **)allowed);
+
+            reason = g_strdup_printf(
+                "has extra content: %s; right is %s%s%s", (const gchar *)child->name,
+                *allowed ? right : "nothing inside", *allowed ? ", each " : "",
+                !*allowed ? ""
+                : many    ? "any number"
+                          : "once");
             return virCheckpointDefInvalid(name, reason, error);
         }
         seen |= 1U << i;
@@ -197,6 +203,20 @@ virCheckpointDefCheckChildren(const xmlNode *node,
     if (many && seen == 0)
         return virCheckpointDefInvalid(name, "failed to validate content", error);
     return TRUE;
+}
+
+static gboolean
+virCheckpointDefAttributeInvalid(const xmlNode *node,
+                                 const xmlAttr *attr,
+                                 const gchar *const *allowed,
+                                 GError **error)
+{
+    g_autofree gchar *right = g_strjoinv(", ", (gchar **)allowed);
+    g_autofree gchar *reason =
+        g_strdup_printf("failed to validate attributes: %s; right is %s",
+                        (const gchar *)attr->name, *allowed ? right : "none");
+
+    return virCheckpointDefInvalid((const gchar *)node->name, reason, error);
 }
 
 static gboolean
@@ -208,8 +228,7 @@ virCheckpointDefCheckAttributes(const xmlNode *node,
 
     for (attr = node->properties; attr; attr = attr->next) {
         if (attr->ns || !g_strv_contains(allowed, (const gchar *)attr->name))
-            return virCheckpointDefInvalid((const gchar *)node->name,
-                                           "failed to validate attributes", error);
+            return virCheckpointDefAttributeInvalid(node, attr, allowed, error);
     }
     return TRUE;
 }
@@ -305,7 +324,10 @@ virCheckpointDefParseDisk(xmlNode *node, GError **error)
     g_autoptr(virCheckpointDiskDef) disk = NULL;
 
     if (!name || !virCheckpointDefDiskNameIsGood(name)) {
-        virCheckpointDefInvalid("disk", "has no valid attribute name", error);
+        virCheckpointDefInvalid(
+            "disk",
+            "has no valid attribute name: a target such as 'vda', or an absolute path",
+            error);
         return NULL;
     }
     disk = virCheckpointDiskDefNew(name, VIR_CHECKPOINT_DISK_DEFAULT);
@@ -315,12 +337,14 @@ virCheckpointDefParseDisk(xmlNode *node, GError **error)
     } else if (g_strcmp0(type, "bitmap") == 0) {
         disk->type = VIR_CHECKPOINT_DISK_BITMAP;
     } else if (type) {
-        virCheckpointDefInvalid("disk", "has no valid attribute checkpoint", error);
+        virCheckpointDefInvalid(
+            "disk", "has no valid attribute checkpoint: 'bitmap' or 'no'", error);
         return NULL;
     }
     if (size) {
         if (!virCheckpointXmlUint64(node, "./@size", &disk->sizeBytes)) {
-            virCheckpointDefInvalid("disk", "has no valid attribute size", error);
+            virCheckpointDefInvalid("disk", "has no valid attribute size: bytes",
+                                    error);
             return NULL;
         }
         disk->hasSize = TRUE;

@@ -157,7 +157,8 @@ testDefMalformed(void)
                     "expecting root element of 'domaincheckpoint', not 'x'");
     testDefRefuse("<name>", 0, VIR_ERR_XML_DETAIL, NULL);
     testDefRefuse("<bogus/>", 0, VIR_ERR_XML_INVALID_SCHEMA,
-                  "Element domaincheckpoint has extra content: bogus");
+                  "Element domaincheckpoint has extra content: bogus; right is name, "
+                  "description, parent, creationTime, disks, domain, each once");
     testDefRefuse("<disks><disk name='vda' size='18446744073709551616'/></disks>", 0,
                   VIR_ERR_XML_INVALID_SCHEMA, NULL);
     testDefRefuse("<name>a</name>", redefine, VIR_ERR_INTERNAL_ERROR,
