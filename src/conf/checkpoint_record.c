@@ -63,6 +63,8 @@ virCheckpointSegmentCopy(const virCheckpointSegment *segment)
     copy->sizeBytes = segment->sizeBytes;
     copy->granularity = segment->granularity;
     copy->lost = segment->lost;
+    copy->kept = g_strdup(segment->kept);
+    copy->stamp = g_strdup(segment->stamp);
     virCheckpointSegmentCopyNames(copy->bitmaps, segment->bitmaps);
     virCheckpointSegmentCopyNames(copy->sidecars, segment->sidecars);
     return copy;
@@ -75,6 +77,8 @@ virCheckpointSegmentFree(virCheckpointSegment *segment)
         return;
     g_free(segment->target);
     g_free(segment->born);
+    g_free(segment->kept);
+    g_free(segment->stamp);
     g_clear_pointer(&segment->bitmaps, g_ptr_array_unref);
     g_clear_pointer(&segment->sidecars, g_ptr_array_unref);
     g_free(segment);
@@ -187,6 +191,10 @@ virCheckpointRecordFormatSegment(GString *buf, const virCheckpointSegment *segme
         virCheckpointXmlAppend(buf, " born='%s'", segment->born);
     if (segment->lost)
         g_string_append(buf, " lost='yes'");
+    if (segment->kept)
+        virCheckpointXmlAppend(buf, " kept='%s'", segment->kept);
+    if (segment->stamp)
+        virCheckpointXmlAppend(buf, " stamp='%s'", segment->stamp);
     g_string_append(buf, ">\n");
     for (i = 0; i < segment->sidecars->len; i++)
         virCheckpointXmlAppend(buf, "      <sidecar file='%s'/>\n",
@@ -312,6 +320,8 @@ virCheckpointRecordParseSegment(xmlNode *node, GError **error)
         return NULL;
     }
     segment->born = virCheckpointXmlString(node, "./@born");
+    segment->kept = virCheckpointXmlString(node, "./@kept");
+    segment->stamp = virCheckpointXmlString(node, "./@stamp");
     if (!virCheckpointXmlUint64(node, "./@size", &segment->sizeBytes) ||
         !virCheckpointXmlUint64(node, "./@granularity", &segment->granularity)) {
         virCheckpointRecordFail(error, "size of a segment");

@@ -33,6 +33,10 @@ typedef struct virCheckpointSegment {
     guint64 sizeBytes;   /* virtual size of the disk then */
     guint64 granularity; /* bytes */
     gboolean lost; /* changes of unknown extent are missing: unusable until healed */
+    /* The guest is off and its image was opened read-write: all bits of bitmap @kept
+     * are in sidecars, as long as the image's file still looks like @stamp. */
+    gchar *kept;  /* or NULL */
+    gchar *stamp; /* or NULL: nothing tells whether the file was written to */
     GPtrArray
         *bitmaps; /* gchar*: bitmap names, each VIR_CHECKPOINT_BITMAP_PREFIX + id */
     GPtrArray

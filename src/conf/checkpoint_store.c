@@ -345,6 +345,12 @@ virCheckpointStoreDomainClose(virCheckpointStoreDomain *domain)
     g_free(domain);
 }
 
+int
+virCheckpointStoreDomainLockFd(virCheckpointStoreDomain *domain)
+{
+    return domain->lockFd;
+}
+
 const gchar *
 virCheckpointStoreDomainUuid(virCheckpointStoreDomain *domain)
 {

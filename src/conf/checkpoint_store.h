@@ -65,6 +65,9 @@ virCheckpointStoreDomainClose(virCheckpointStoreDomain *domain);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointStoreDomain, virCheckpointStoreDomainClose)
 const gchar *
 virCheckpointStoreDomainUuid(virCheckpointStoreDomain *domain);
+/** The descriptor that holds the lock: a process that inherits it holds it, too. */
+int
+virCheckpointStoreDomainLockFd(virCheckpointStoreDomain *domain);
 /** Absolute path of @name in the folder; the folder exists afterwards. */
 gchar *
 virCheckpointStoreDomainPath(virCheckpointStoreDomain *domain,

@@ -25,6 +25,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
+#include "checkpoint_offline.h"
 #include "checkpoint_segmentspriv.h"
 
 virCheckpointTxn *
@@ -41,6 +42,7 @@ virCheckpointSegmentsCreateTxn(virCheckpointSegments *segments,
         const virCheckpointRecord *newest =
             virCheckpointSegmentsNewest(segments, segment->target);
         const virCheckpointSegment *previous = NULL;
+        const gchar *active;
 
         if (!top)
             continue;
@@ -48,9 +50,13 @@ virCheckpointSegmentsCreateTxn(virCheckpointSegments *segments,
                             segment->granularity, VIR_CHECKPOINT_BITMAP_PERSISTENT);
         if (newest)
             previous = virCheckpointRecordSegment(newest, segment->target);
-        if (previous && virCheckpointSegmentActive(previous))
-            virCheckpointTxnDisable(txn, top->name,
-                                    virCheckpointSegmentActive(previous));
+        active = previous ? virCheckpointSegmentActive(previous) : NULL;
+        /* Its bits are in sidecars already when the guest is off. */
+        if (active && segments->view->writable &&
+            g_strcmp0(previous->kept, active) == 0)
+            virCheckpointTxnRemove(txn, top->name, active);
+        else if (active)
+            virCheckpointTxnDisable(txn, top->name, active);
     }
     return txn;
 }
@@ -87,7 +93,7 @@ virCheckpointChangeNewSegment(virCheckpointSegments *segments,
 
     if (!top)
         return NULL;
-    if (!virCheckpointSegmentsCanTrack(top)) {
+    if (!virCheckpointSegmentsCanTrack(segments, top)) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
                     "checkpoint for disk %s unsupported: %s", target,
                     g_strcmp0(top->driver, "qcow2") != 0 ? "the image is not qcow2"
@@ -186,15 +192,22 @@ virCheckpointChangeApply(virCheckpointSegments *segments,
             virCheckpointSegmentsCreateTxn(segments, record);
 
         if (!virCheckpointTxnRun(txn, segments->view->monitor, error) ||
+            !virCheckpointSegmentsRestamp(segments, error) ||
             !virCheckpointFaultPoint("create/transaction", error) ||
+            !virCheckpointSegmentsReadBack(segments, error) ||
             !virCheckpointSegmentsRefresh(segments, error))
             return FALSE;
         if (virCheckpointSegmentsCountCreated(segments, record) ==
             record->segments->len)
             return TRUE;
+        if (!segments->view->running)
+            break;
     }
-    g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                        "a new bitmap does not record: the disks changed meanwhile");
+    g_set_error_literal(
+        error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+        segments->view->running
+            ? "a new bitmap does not record: the disks changed meanwhile"
+            : "an image did not take its new bitmap");
     return FALSE;
 }
 
@@ -205,7 +218,7 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
                             GError **error)
 {
     g_autoptr(virCheckpointRecord) plan = NULL;
-    g_autoptr(virCheckpointTxn) txn = NULL;
+    g_autoptr(GPtrArray) targets = NULL;
 
     if (!virCheckpointSegmentsEnsure(segments, error) ||
         !(plan = virCheckpointSegmentsPlan(segments, def, error)) ||
@@ -216,7 +229,14 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
             plan->def->name);
     if (!virCheckpointFaultPoint("create/recorded", error))
         return FALSE;
+    targets = virCheckpointOfflineTargets(plan);
+    if (!virCheckpointSegmentsWritable(segments, targets, error)) {
+        virCheckpointSegmentsReadBack(segments, NULL);
+        virCheckpointStoreRemove(segments->store, plan->id, NULL);
+        return FALSE;
+    }
     if (!virCheckpointChangeApply(segments, plan, error)) {
+        virCheckpointSegmentsReadBack(segments, NULL);
         /* Refused as a whole, or nobody knows: then it stays for settling. */
         if (virCheckpointMonitorAnswered(segments->view->monitor) &&
             virCheckpointSegmentsRefresh(segments, NULL) &&
@@ -256,6 +276,10 @@ virCheckpointChangeTakeOver(virCheckpointSegment *into,
     virCheckpointChangeUnite(into->sidecars, from->sidecars);
     virCheckpointChangeUnite(into->bitmaps, from->bitmaps);
     into->lost = into->lost || from->lost;
+    if (from->kept && !into->kept) {
+        into->kept = g_strdup(from->kept);
+        into->stamp = g_strdup(from->stamp);
+    }
     if (from->bitmaps->len > 0) {
         g_free(into->born);
         into->born = g_strdup(from->born);
@@ -326,8 +350,11 @@ virCheckpointSegmentsFinishDelete(virCheckpointSegments *segments,
     g_autofree gchar *name = g_strdup(record->def->name);
 
     if (!virCheckpointChangeHandOver(segments, record, error) ||
-        !virCheckpointChangeReparent(segments, record, error) ||
-        !virCheckpointStoreRemove(segments->store, id, error) ||
+        !virCheckpointChangeReparent(segments, record, error))
+        return FALSE;
+    if (segments->records->len == 1)
+        virCheckpointSegmentsAwaitSweep(segments);
+    if (!virCheckpointStoreRemove(segments->store, id, error) ||
         !virCheckpointFaultPoint("delete/removed", error) ||
         !virCheckpointSegmentsRefresh(segments, error))
         return FALSE;

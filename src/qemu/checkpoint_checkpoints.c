@@ -18,6 +18,7 @@
 #include "checkpoint_compact.h"
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
+#include "checkpoint_offline.h"
 #include "checkpoint_quiesce.h"
 #include "checkpoint_redefine.h"
 #include "checkpoint_segmentspriv.h"
@@ -200,6 +201,35 @@ virCheckpointEnginePark(virCheckpointOperation *operation)
         virCheckpointSegmentsPark(segments, NULL, NULL);
 }
 
+/* A copy of a guest that is off has an image open: nobody else can write to it. */
+static gboolean
+virCheckpointEngineCheckIdle(virCheckpointOperation *operation, GError **error)
+{
+    if (operation->view->running ||
+        !virCheckpointEngineHasMirror(operation->engine, operation->view->uuid, NULL))
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_BLOCK_COPY_ACTIVE,
+                "domain '%s' is shut off and has an active block job",
+                operation->view->name);
+    return FALSE;
+}
+
+/* The disks (gchar*) that @def covers. */
+static GPtrArray *
+virCheckpointEngineCovered(const virCheckpointDef *def)
+{
+    GPtrArray *targets = g_ptr_array_new_with_free_func(g_free);
+    guint i;
+
+    for (i = 0; def->disks && i < def->disks->len; i++) {
+        const virCheckpointDiskDef *disk = g_ptr_array_index(def->disks, i);
+
+        if (disk->type == VIR_CHECKPOINT_DISK_BITMAP)
+            g_ptr_array_add(targets, g_strdup(disk->name));
+    }
+    return targets;
+}
+
 static gboolean
 virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
                                 virCheckpointDef *def,
@@ -208,15 +238,15 @@ virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
 {
     g_autoptr(GPtrArray) disks = virCheckpointEngineDisks(operation->view);
     g_autoptr(virCheckpointSegments) segments = NULL;
+    g_autoptr(GPtrArray) targets = NULL;
 
-    if (!operation->view->running) {
-        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_UNSUPPORTED,
-                            "cannot create checkpoint for inactive domain");
-        return FALSE;
-    }
-    if (!virCheckpointDefAlignDisks(def, disks, FALSE, error) ||
+    if (!virCheckpointEngineCheckIdle(operation, error) ||
+        !virCheckpointDefAlignDisks(def, disks, FALSE, error) ||
         !(segments =
               virCheckpointSegmentsNew(operation->store, operation->view, error)))
+        return FALSE;
+    targets = virCheckpointEngineCovered(def);
+    if (!virCheckpointSegmentsOpen(segments, targets, error))
         return FALSE;
     if (!virCheckpointEngineCreateQuiesced(
             segments, def, flags & VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE, error)) {
@@ -315,6 +345,32 @@ virCheckpointEngineLeaveBitmaps(virCheckpointSegments *segments,
     return !record || virCheckpointStoreSave(segments->store, record, error);
 }
 
+/* The disks (gchar*) of which a bitmap may be of no use after the deletion. */
+static GPtrArray *
+virCheckpointEngineReleasing(virCheckpointSegments *segments, GPtrArray *ids)
+{
+    GPtrArray *targets = g_ptr_array_new_with_free_func(g_free);
+    guint i;
+    guint j;
+
+    for (i = 0; i < ids->len; i++) {
+        const virCheckpointRecord *record =
+            virCheckpointTreeById(segments->records, g_ptr_array_index(ids, i));
+
+        for (j = 0; j < record->segments->len; j++) {
+            const virCheckpointSegment *segment =
+                g_ptr_array_index(record->segments, j);
+
+            if (!virCheckpointTreePrevious(segments->records, record,
+                                           segment->target) &&
+                !g_ptr_array_find_with_equal_func(targets, segment->target, g_str_equal,
+                                                  NULL))
+                g_ptr_array_add(targets, g_strdup(segment->target));
+        }
+    }
+    return targets;
+}
+
 static gboolean
 virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
                                 const gchar *name,
@@ -325,12 +381,14 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
         virCheckpointSegmentsNew(operation->store, operation->view, error);
     const virCheckpointRecord *record;
     g_autoptr(GPtrArray) ids = NULL;
+    g_autoptr(GPtrArray) targets = NULL;
     guint i;
 
     if (!segments ||
         !(record = virCheckpointEngineFind(segments->records, name, error)))
         return FALSE;
     ids = virCheckpointEngineVictims(segments->records, record, flags);
+    targets = virCheckpointEngineReleasing(segments, ids);
     for (i = 0; i < ids->len; i++) {
         const gchar *id = g_ptr_array_index(ids, i);
 
@@ -344,6 +402,8 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
     g_info("domain %s: checkpoint '%s' deleted (%u in all)", operation->view->name,
            name, ids->len);
     virCheckpointEnginePark(operation);
+    if (!(flags & VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY))
+        virCheckpointSegmentsSweepOff(segments, targets);
     return TRUE;
 }
 
@@ -419,9 +479,10 @@ virCheckpointEngineDefWithSizes(virCheckpointEngine *engine,
                                 const gchar *name,
                                 GError **error)
 {
-    g_autoptr(virCheckpointOperation) operation = virCheckpointOperationBegin(
-        engine, uuid, VIR_CHECKPOINT_OPERATION_RUNNING, error);
+    g_autoptr(virCheckpointOperation) operation =
+        virCheckpointOperationBegin(engine, uuid, 0, error);
     g_autoptr(virCheckpointSegments) segments = NULL;
+    g_autoptr(GPtrArray) targets = NULL;
     g_autoptr(virCheckpointDef) def = NULL;
     const virCheckpointRecord *record;
     guint i;
@@ -429,6 +490,10 @@ virCheckpointEngineDefWithSizes(virCheckpointEngine *engine,
     if (!operation ||
         !(segments =
               virCheckpointSegmentsNew(operation->store, operation->view, error)) ||
+        !(record = virCheckpointEngineFind(segments->records, name, error)))
+        return NULL;
+    targets = virCheckpointOfflineTargets(record);
+    if (!virCheckpointSegmentsOpen(segments, targets, error) ||
         !virCheckpointSegmentsEnsure(segments, error) ||
         !(record = virCheckpointEngineFind(segments->records, name, error)))
         return NULL;

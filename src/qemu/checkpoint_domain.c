@@ -170,6 +170,15 @@ virCheckpointDomainComplete(const gchar *xml, const gchar *live)
     return g_string_free(out, FALSE);
 }
 
+/* A guest whose memory was saved goes on with the disks that it had then. */
+static gchar *
+virCheckpointDomainXml(virDomainPtr domain, gboolean active)
+{
+    if (!active && virDomainHasManagedSaveImage(domain, 0) == 1)
+        return virDomainManagedSaveGetXMLDesc(domain, 0);
+    return virDomainGetXMLDesc(domain, 0);
+}
+
 gboolean
 virCheckpointDomainViewRefresh(virCheckpointDomainView *view, GError **error)
 {
@@ -177,15 +186,16 @@ virCheckpointDomainViewRefresh(virCheckpointDomainView *view, GError **error)
     g_autofree gchar *xml = NULL;
     gint active = virDomainIsActive(view->domain);
 
-    if (active < 0 || !(xml = virDomainGetXMLDesc(view->domain, 0)))
+    if (active < 0 || !(xml = virCheckpointDomainXml(view->domain, active == 1)))
         return virCheckpointDomainSetError(error);
     if (!(disks = virCheckpointDomainParseDisks(xml, error)))
         return FALSE;
+    if (!active || !view->running)
+        g_clear_pointer(&view->monitor, virCheckpointMonitorFree);
+    view->writable = FALSE;
     if (active && !view->monitor &&
         !(view->monitor = virCheckpointMonitorNewDomain(view->domain, error)))
         return FALSE;
-    if (!active)
-        g_clear_pointer(&view->monitor, virCheckpointMonitorFree);
     view->running = active == 1;
     g_free(view->xml);
     view->xml = g_steal_pointer(&xml);

@@ -57,15 +57,18 @@ typedef struct virCheckpointDomainView {
     gchar *uuid;
     gchar *name;
     gboolean running;
-    gchar *xml; /* live XML when running, else inactive; no security info */
+    gchar *xml; /* live XML when running, else inactive, or what was saved with the
+                   memory of a managed save; no security info */
     GPtrArray *disks;
-    virCheckpointMonitor *monitor; /* NULL when not running */
+    /* When not running NULL, or a storage daemon (checkpoint_offline.h) */
+    virCheckpointMonitor *monitor;
+    gboolean writable; /* that daemon has the images open read-write */
 } virCheckpointDomainView;
 
 /** Looks the domain up on @conn. VIR_ERR_NO_DOMAIN if there is none. */
 virCheckpointDomainView *
 virCheckpointDomainViewNew(virConnectPtr conn, const gchar *uuid, GError **error);
-/** Reads XML and disks again (after a snapshot or pivot). */
+/** Reads XML and disks again (after a snapshot or pivot); ends a storage daemon. */
 gboolean
 virCheckpointDomainViewRefresh(virCheckpointDomainView *view, GError **error);
 void

@@ -128,6 +128,13 @@ virCheckpointEngineSettle(virCheckpointEngine *engine,
                           const gchar *uuid,
                           GError **error);
 
+/** FALSE with VIR_ERR_OPERATION_INVALID while a copy of the domain, which is off, needs
+ * its disks as they are.  Does not block. */
+gboolean
+virCheckpointEngineMayStart(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            GError **error);
+
 /* Backups: libvirt runs them. */
 
 /** What libvirt said to a backup that it was asked for. */

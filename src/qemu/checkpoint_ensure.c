@@ -20,6 +20,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
+#include "checkpoint_offline.h"
 #include "checkpoint_segmentspriv.h"
 
 /** How long a foreign job may take to end once it has begun to move a disk. */
@@ -38,9 +39,11 @@ virCheckpointSegmentsWarnLost(virCheckpointSegments *segments,
 }
 
 gboolean
-virCheckpointSegmentsCanTrack(const virCheckpointNode *top)
+virCheckpointSegmentsCanTrack(const virCheckpointSegments *segments,
+                              const virCheckpointNode *top)
 {
-    return g_strcmp0(top->driver, "qcow2") == 0 && !top->compatOld && !top->readOnly;
+    return g_strcmp0(top->driver, "qcow2") == 0 && !top->compatOld &&
+           (!top->readOnly || !segments->view->running);
 }
 
 guint64
@@ -121,14 +124,19 @@ virCheckpointSegmentsConfirm(virCheckpointSegments *segments,
 
 /* A disk that can hold no bitmap stays as it is once that was said. */
 static gboolean
-virCheckpointEnsureIsGivenUp(const virCheckpointNode *top,
+virCheckpointEnsureIsGivenUp(const virCheckpointSegments *segments,
+                             const virCheckpointNode *top,
                              const virCheckpointSegment *segment)
 {
     return segment->lost && segment->bitmaps->len == 0 &&
-           !virCheckpointSegmentsCanTrack(top);
+           !virCheckpointSegmentsCanTrack(segments, top);
 }
 
-/* Tracking of @segment was lost: say so durably, then begin again under a new name. */
+/*
+ * Tracking of @segment was lost: say so durably, then begin again under a new name.
+ * While the guest is off nothing changes between the two: the image follows later
+ * (virCheckpointSegmentsRestart), and what was copied before is not lost.
+ */
 static gboolean
 virCheckpointEnsureRestart(virCheckpointSegments *segments,
                            virCheckpointRecord *record,
@@ -140,16 +148,20 @@ virCheckpointEnsureRestart(virCheckpointSegments *segments,
     g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
     guint i;
 
-    if (!segment->lost)
-        virCheckpointSegmentsWarnLost(segments, record, segment->target);
-    segment->lost = TRUE;
+    if (!virCheckpointSegmentsIsKept(segments, segment)) {
+        if (!segment->lost)
+            virCheckpointSegmentsWarnLost(segments, record, segment->target);
+        segment->lost = TRUE;
+    }
+    g_clear_pointer(&segment->kept, g_free);
+    g_clear_pointer(&segment->stamp, g_free);
     for (i = 0; i < segment->bitmaps->len; i++) {
         if (!virCheckpointSegmentsRelease(
                 segments, g_ptr_array_index(segment->bitmaps, i), error))
             return FALSE;
     }
     g_ptr_array_set_size(segment->bitmaps, 0);
-    if (virCheckpointSegmentsCanTrack(top)) {
+    if (virCheckpointSegmentsCanTrack(segments, top)) {
         if (!(name = virCheckpointSegmentsNewName(segments, error)))
             return FALSE;
         g_ptr_array_add(segment->bitmaps, g_strdup(name));
@@ -158,10 +170,14 @@ virCheckpointEnsureRestart(virCheckpointSegments *segments,
         segment->sizeBytes = top->sizeBytes;
         segment->granularity = virCheckpointSegmentsGranularity(top);
     }
+    if (name && !segments->view->running) {
+        segment->kept = g_strdup(name);
+        segment->stamp = virCheckpointOfflineStamp(top->file);
+    }
     if (!virCheckpointStoreSave(segments->store, record, error) ||
         !virCheckpointFaultPoint("ensure/lost", error))
         return FALSE;
-    if (!name)
+    if (!name || !segments->view->running)
         return TRUE;
     virCheckpointTxnAdd(txn, top->name, name, segment->granularity,
                         VIR_CHECKPOINT_BITMAP_PERSISTENT);
@@ -185,7 +201,7 @@ virCheckpointEnsureDisk(virCheckpointSegments *segments,
     if (!top)
         return TRUE;
     if (!virCheckpointSegmentsIsHealthy(segments, top, segment)) {
-        if (virCheckpointEnsureIsGivenUp(top, segment))
+        if (virCheckpointEnsureIsGivenUp(segments, top, segment))
             return TRUE;
         *restarted = TRUE;
         return virCheckpointEnsureRestart(segments, record, segment, top, error);
@@ -213,7 +229,7 @@ virCheckpointEnsureSeemsLost(virCheckpointSegments *segments,
 
     return top && virCheckpointSegmentsNewest(segments, segment->target) == record &&
            !virCheckpointSegmentsIsHealthy(segments, top, segment) &&
-           !virCheckpointEnsureIsGivenUp(top, segment);
+           !virCheckpointEnsureIsGivenUp(segments, top, segment);
 }
 
 gboolean
@@ -240,6 +256,8 @@ virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error)
                 return FALSE;
         }
     }
+    if (restarted && !segments->view->running)
+        return virCheckpointSegmentsRestart(segments, error);
     if (restarted)
         virCheckpointSegmentsSweep(segments);
     return TRUE;

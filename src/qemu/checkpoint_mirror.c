@@ -37,6 +37,7 @@ virCheckpointMirrorNew(virCheckpointEngine *engine,
 
     g_atomic_ref_count_init(&mirror->refs);
     g_mutex_init(&mirror->lock);
+    g_mutex_init(&mirror->daemonLock);
     g_cond_init(&mirror->changed);
     mirror->engine = engine;
     mirror->uuid = g_strdup(uuid);
@@ -71,6 +72,7 @@ virCheckpointMirrorUnref(virCheckpointMirror *mirror)
         close(mirror->targetFd);
     g_clear_error(&mirror->failure);
     g_clear_error(&mirror->wishError);
+    virCheckpointMonitorFree(mirror->daemon);
     virCheckpointJobRecordFree(mirror->job);
     g_free(mirror->uuid);
     g_free(mirror->target);
@@ -79,6 +81,7 @@ virCheckpointMirrorUnref(virCheckpointMirror *mirror)
     g_free(mirror->destPath);
     g_cond_clear(&mirror->changed);
     g_mutex_clear(&mirror->lock);
+    g_mutex_clear(&mirror->daemonLock);
     g_free(mirror);
 }
 
@@ -348,8 +351,7 @@ virCheckpointEngineMirrorStart(virCheckpointEngine *engine,
         VIR_CHECKPOINT_AUTOFD int targetFd = -1;
         virCheckpointJobRecord *job;
 
-        operation = virCheckpointOperationBegin(
-            engine, uuid, VIR_CHECKPOINT_OPERATION_RUNNING, error);
+        operation = virCheckpointOperationBegin(engine, uuid, 0, error);
         if (!operation)
             return FALSE;
         job = virCheckpointMirrorValidate(operation, request, &targetFd, error);
@@ -357,6 +359,7 @@ virCheckpointEngineMirrorStart(virCheckpointEngine *engine,
             return FALSE;
         mirror = virCheckpointMirrorNew(engine, uuid, job);
         mirror->targetFd = virCheckpointFdSteal(&targetFd);
+        mirror->offline = !operation->view->running;
         virCheckpointMirrorRegister(mirror);
         result =
             virCheckpointMirrorAdvanceAll(mirror, operation->store, operation->view);
@@ -516,15 +519,37 @@ virCheckpointMirrorApplySpeedOn(virCheckpointMirror *mirror,
     return reply != NULL;
 }
 
+/* The job of a guest that is off. */
+static gboolean
+virCheckpointMirrorApplySpeedOff(virCheckpointMirror *mirror,
+                                 guint64 bandwidthBytes,
+                                 GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->daemonLock);
+    g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
+    g_autoptr(virCheckpointJson) reply = NULL;
+
+    if (!mirror->daemon)
+        return TRUE;
+    reply = virCheckpointMonitorRun(
+        mirror->daemon, "block-job-set-speed",
+        virCheckpointJsonBuild("s:device", name, "u:speed", bandwidthBytes, NULL),
+        error);
+    return reply != NULL;
+}
+
 static gboolean
 virCheckpointMirrorApplySpeed(virCheckpointMirror *mirror,
                               virCheckpointJobState state,
                               guint64 bandwidthBytes,
                               GError **error)
 {
-    virConnectPtr conn = virCheckpointEngineConnect(mirror->engine, error);
+    virConnectPtr conn;
     gboolean ok;
 
+    if (mirror->offline)
+        return virCheckpointMirrorApplySpeedOff(mirror, bandwidthBytes, error);
+    conn = virCheckpointEngineConnect(mirror->engine, error);
     if (!conn)
         return FALSE;
     ok = virCheckpointMirrorApplySpeedOn(mirror, conn, state, bandwidthBytes, error);
@@ -580,4 +605,20 @@ virCheckpointEngineHasMirror(virCheckpointEngine *engine,
     g_autoptr(virCheckpointMirror) mirror = virCheckpointMirrorFind(engine, uuid, disk);
 
     return mirror != NULL;
+}
+
+gboolean
+virCheckpointEngineMayStart(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            GError **error)
+{
+    g_autoptr(virCheckpointMirror) mirror = virCheckpointMirrorFind(engine, uuid, NULL);
+
+    if (!mirror || !mirror->offline)
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                "disk '%s' of the domain is being copied while it is shut off: wait, or"
+                " abort the block job",
+                mirror->target);
+    return FALSE;
 }

@@ -28,6 +28,7 @@
 #include "checkpoint_mirror_request.h"
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
+#include "checkpoint_offline.h"
 
 gboolean
 virCheckpointMirrorMakeCheckpoint(const virCheckpointMirrorStep *step, GError **error)
@@ -91,8 +92,9 @@ virCheckpointMirrorPrepare(const virCheckpointMirrorStep *step, GError **error)
 
     if (!virCheckpointFaultPoint("mirror/recorded", error) ||
         !virCheckpointMirrorPrepareTarget(step, error) ||
-        !virCheckpointMirrorOverlayCreate(job->overlayPath, job->sourcePath, "qcow2",
-                                          job->sizeBytes, error) ||
+        (!step->mirror->offline &&
+         !virCheckpointMirrorOverlayCreate(job->overlayPath, job->sourcePath, "qcow2",
+                                           job->sizeBytes, error)) ||
         !virCheckpointFaultPoint("mirror/overlay-created", error))
         return FALSE;
     if (job->finish && !virCheckpointMirrorMakeCheckpoint(step, error))
@@ -234,6 +236,39 @@ virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error
         !virCheckpointFaultPoint("mirror/before-bulk", error) ||
         !virCheckpointMirrorStartJob(step, where.source->name, bitmap, error))
         return FALSE;
+    mirror->begun = TRUE;
+    virCheckpointMirrorSetBulkBytes(mirror, job->workBytes);
+    virCheckpointMirrorSetProgress(mirror, 0, job->workBytes);
+    return virCheckpointFaultPoint("mirror/bulk-begun", error);
+}
+
+gboolean
+virCheckpointMirrorBulkBeginOff(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    virCheckpointJobRecord *job = mirror->job;
+    g_autofree gchar *bitmap = virCheckpointMirrorBitmapName(mirror);
+    g_autoptr(GPtrArray) targets = g_ptr_array_new();
+    const virCheckpointDisk *disk;
+    g_autofree gchar *node = NULL;
+
+    g_ptr_array_add(targets, mirror->target);
+    /* From here on nobody can write to the disk: the daemon has it locked. */
+    if (!virCheckpointOfflineOpen(step->view, targets, FALSE, &mirror->targetFd, 1,
+                                  error))
+        return FALSE;
+    disk = virCheckpointDomainFindDisk(step->view->disks, mirror->target);
+    node = g_strdup(disk ? disk->alias : NULL);
+    job->workBytes = job->sizeBytes;
+    if ((!job->full && !virCheckpointMirrorMakeWork(step, node, bitmap, error)) ||
+        !virCheckpointMirrorSave(step, error) ||
+        !virCheckpointMirrorAttach(step, error) ||
+        !virCheckpointFaultPoint("mirror/before-bulk", error) ||
+        !virCheckpointMirrorStartJob(step, node, bitmap, error))
+        return FALSE;
+    g_mutex_lock(&mirror->daemonLock);
+    mirror->daemon = g_steal_pointer(&step->view->monitor);
+    g_mutex_unlock(&mirror->daemonLock);
     mirror->begun = TRUE;
     virCheckpointMirrorSetBulkBytes(mirror, job->workBytes);
     virCheckpointMirrorSetProgress(mirror, 0, job->workBytes);

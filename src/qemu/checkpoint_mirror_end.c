@@ -32,6 +32,7 @@
 #include "checkpoint_file.h"
 #include "checkpoint_mirror_request.h"
 #include "checkpoint_mirrorpriv.h"
+#include "checkpoint_offline.h"
 
 gboolean
 virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
@@ -184,6 +185,20 @@ virCheckpointMirrorFindCheckpoint(const virCheckpointMirrorStep *step,
     return record;
 }
 
+/* The image of a guest that is off gets rid of the bitmap. */
+static void
+virCheckpointMirrorSweepOff(const virCheckpointMirrorStep *step,
+                            virCheckpointSegments *segments)
+{
+    g_autoptr(GPtrArray) targets = g_ptr_array_new();
+
+    if (step->view->running)
+        return;
+    g_ptr_array_add(targets, step->mirror->target);
+    virCheckpointSegmentsSweepOff(segments, targets);
+    virCheckpointOfflineClose(step->view);
+}
+
 gboolean
 virCheckpointMirrorTakeCheckpointBack(const virCheckpointMirrorStep *step,
                                       GError **error)
@@ -212,6 +227,7 @@ virCheckpointMirrorTakeCheckpointBack(const virCheckpointMirrorStep *step,
         if (!virCheckpointFaultPoint("mirror/before-take-back", error) ||
             !virCheckpointSegmentsDelete(segments, id, error))
             return FALSE;
+        virCheckpointMirrorSweepOff(step, segments);
     }
     g_clear_pointer(&mirror->job->checkpointId, g_free);
     return virCheckpointFaultPoint("mirror/taken-back", error);

@@ -104,18 +104,22 @@ virCheckpointMirrorAttach(const virCheckpointMirrorStep *step, GError **error)
     g_autofree gchar *format = virCheckpointMirrorNodeName(mirror, "t");
     g_autofree gchar *file = virCheckpointMirrorNodeName(mirror, "f");
     g_autofree gchar *path = NULL;
-    guint64 set;
+    gboolean inherited = mirror->offline;
+    guint64 set = 0;
 
-    if (!virCheckpointMonitorAddFd(monitor, mirror->targetFd, &set, error))
+    if (!inherited &&
+        !virCheckpointMonitorAddFd(monitor, mirror->targetFd, &set, error))
         return FALSE;
-    path = g_strdup_printf("/dev/fdset/%" G_GUINT64_FORMAT, set);
+    path = inherited ? g_strdup_printf("/dev/fd/%d", mirror->targetFd)
+                     : g_strdup_printf("/dev/fdset/%" G_GUINT64_FORMAT, set);
     if (!virCheckpointFaultPoint("mirror/target-fd", error) ||
         !virCheckpointMirrorRun(
             monitor, "blockdev-add",
             virCheckpointJsonBuild("s:driver", "file", "s:node-name", file,
                                    "s:filename", path, "s:discard", "unmap", NULL),
             error)) {
-        virCheckpointMonitorRemoveFd(monitor, set, NULL);
+        if (!inherited)
+            virCheckpointMonitorRemoveFd(monitor, set, NULL);
         return FALSE;
     }
     return virCheckpointFaultPoint("mirror/target-file", error) &&

@@ -133,6 +133,9 @@ virCheckpointMirrorRecover(virCheckpointEngine *engine,
     g_autoptr(virCheckpointMirror) mirror = NULL;
 
     mirror = virCheckpointMirrorFind(engine, uuid, job->target);
+    /* Its own thread goes on with the copy, and has the disks locked. */
+    if (mirror && mirror->offline && mirror->daemon)
+        return TRUE;
     if (mirror && !g_str_equal(mirror->job->id, job->id))
         return virCheckpointMirrorSetUnsettled(mirror, error);
     if (!mirror)

@@ -146,10 +146,16 @@ virCheckpointMirrorStepPreparing(const virCheckpointMirrorStep *step, GError **e
 static virCheckpointMirrorResult
 virCheckpointMirrorStepOverlaying(const virCheckpointMirrorStep *step, GError **error)
 {
-    if (virCheckpointMirrorUnanswered(step->mirror, error) ||
-        !virCheckpointMirrorOverlay(step, error))
+    gboolean done;
+
+    if (virCheckpointMirrorUnanswered(step->mirror, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
-    return VIR_CHECKPOINT_MIRROR_MOVED;
+    /* Without a guest nobody writes: the disk is as frozen as below an overlay. */
+    if (step->mirror->offline)
+        done = virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_BULK, error);
+    else
+        done = virCheckpointMirrorOverlay(step, error);
+    return done ? VIR_CHECKPOINT_MIRROR_MOVED : VIR_CHECKPOINT_MIRROR_RETRY;
 }
 
 /* The bulk job has ended: what it wrote must be in the file before success is decided.
@@ -213,9 +219,12 @@ virCheckpointMirrorStepBulk(const virCheckpointMirrorStep *step, GError **error)
     g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
     g_auto(virCheckpointMirrorBulk) bulk = {0};
 
-    if (!mirror->begun && !mirror->recovered)
-        return virCheckpointMirrorBulkBegin(step, error) ? VIR_CHECKPOINT_MIRROR_WAIT
-                                                         : VIR_CHECKPOINT_MIRROR_RETRY;
+    if (!mirror->begun && !mirror->recovered) {
+        gboolean begun = mirror->offline ? virCheckpointMirrorBulkBeginOff(step, error)
+                                         : virCheckpointMirrorBulkBegin(step, error);
+
+        return begun ? VIR_CHECKPOINT_MIRROR_WAIT : VIR_CHECKPOINT_MIRROR_RETRY;
+    }
     if (!virCheckpointMirrorBulkQuery(step->view->monitor, name, &bulk, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     if (!bulk.present) {
@@ -312,6 +321,41 @@ virCheckpointMirrorMayRepeat(const virCheckpointMirrorStep *step)
     return FALSE;
 }
 
+/*
+ * One step of a copy of a guest that is off.  Its storage daemon is lent to the view;
+ * it is not needed any more once the bulk pass is over.
+ */
+static virCheckpointMirrorResult
+virCheckpointMirrorAdvanceOff(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    virCheckpointMonitor *lent = mirror->daemon;
+    virCheckpointMirrorResult result;
+
+    if (virCheckpointMirrorRunning(step) || !step->view) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                            "the domain was started, or is gone");
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    }
+    if (lent) {
+        g_clear_pointer(&step->view->monitor, virCheckpointMonitorFree);
+        step->view->monitor = lent;
+    }
+    result = virCheckpointMirrorSteps[mirror->job->state](step, error);
+    if (lent)
+        step->view->monitor = NULL;
+    return result;
+}
+
+static void
+virCheckpointMirrorEndDaemon(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->daemonLock);
+
+    if (mirror->job->state != VIR_CHECKPOINT_JOB_BULK)
+        g_clear_pointer(&mirror->daemon, virCheckpointMonitorFree);
+}
+
 virCheckpointMirrorResult
 virCheckpointMirrorAdvance(virCheckpointMirror *mirror,
                            virCheckpointStoreDomain *store,
@@ -323,13 +367,18 @@ virCheckpointMirrorAdvance(virCheckpointMirror *mirror,
     g_autoptr(GError) error = NULL;
     virCheckpointMirrorResult result;
 
-    if (!decided && !virCheckpointMirrorRunning(&step))
+    if (!decided && mirror->offline)
+        result = virCheckpointMirrorAdvanceOff(&step, &error);
+    else if (!decided && !virCheckpointMirrorRunning(&step))
         return virCheckpointMirrorGuestGone(&step);
-    result = virCheckpointMirrorSteps[mirror->job->state](&step, &error);
-    if (result != VIR_CHECKPOINT_MIRROR_RETRY)
+    else
+        result = virCheckpointMirrorSteps[mirror->job->state](&step, &error);
+    if (result == VIR_CHECKPOINT_MIRROR_RETRY && !decided &&
+        !virCheckpointMirrorMayRepeat(&step))
+        result = virCheckpointMirrorFail(&step, error);
+    virCheckpointMirrorEndDaemon(mirror);
+    if (result != VIR_CHECKPOINT_MIRROR_RETRY || !error)
         return result;
-    if (!decided && !virCheckpointMirrorMayRepeat(&step))
-        return virCheckpointMirrorFail(&step, error);
     g_warning("domain %s, disk '%s': mirror job in state %s: %s", mirror->uuid,
               mirror->target, virCheckpointJobStateToString(mirror->job->state),
               error->message);

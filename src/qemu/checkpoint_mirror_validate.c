@@ -22,6 +22,7 @@
 #include "checkpoint_mirror_request.h"
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
+#include "checkpoint_offline.h"
 
 static gboolean
 virCheckpointMirrorCheckDisk(const virCheckpointDisk *disk, GError **error)
@@ -61,7 +62,9 @@ virCheckpointMirrorCheckIdle(virCheckpointOperation *operation,
         virCheckpointMirrorAwaitGone(other);
         g_clear_pointer(&other, virCheckpointMirrorUnref);
     }
-    found = virDomainGetBlockJobInfo(operation->view->domain, disk->target, &info, 0);
+    found = operation->view->running ? virDomainGetBlockJobInfo(operation->view->domain,
+                                                                disk->target, &info, 0)
+                                     : 0;
     if (found < 0)
         return virCheckpointDomainSetError(error);
     if (!other && !disk->mirrored && found == 0)
@@ -220,11 +223,16 @@ virCheckpointMirrorPlan(virCheckpointOperation *operation,
 {
     g_autoptr(virCheckpointSegments) segments =
         virCheckpointSegmentsNew(operation->store, operation->view, error);
+    g_autoptr(GPtrArray) targets = g_ptr_array_new();
     g_autoptr(virCheckpointJobRecord) job = NULL;
     const virCheckpointRecord *base = NULL;
+    const gchar *target = disk->target;
     const virCheckpointNode *top;
 
-    if (!segments || !(top = virCheckpointSegmentsTop(segments, disk->target, error)))
+    g_ptr_array_add(targets, disk->target);
+    if (!segments || !virCheckpointSegmentsOpen(segments, targets, error) ||
+        (!operation->view->running && !virCheckpointSegmentsEnsure(segments, error)) ||
+        !(top = virCheckpointSegmentsTop(segments, target, error)))
         return NULL;
     if (top->compatOld || g_strcmp0(top->driver, "qcow2") != 0) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
@@ -255,6 +263,13 @@ virCheckpointMirrorValidate(virCheckpointOperation *operation,
 
     if (!virCheckpointMirrorRequestCheck(request, error))
         return NULL;
+    if (!operation->view->running && !request->finish) {
+        g_set_error_literal(
+            error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+            "domain is not running: only a copy with parameter 'finish' "
+            "can be made of its disks");
+        return NULL;
+    }
     disk = virCheckpointDomainFindDisk(operation->view->disks, request->disk);
     if (!disk) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,

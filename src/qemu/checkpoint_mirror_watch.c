@@ -74,19 +74,28 @@ virCheckpointMirrorEyeOpen(virCheckpointMirrorEye *eye,
 }
 
 static virCheckpointMirrorLookResult
-virCheckpointMirrorLookBulk(virCheckpointMirrorEye *eye,
+virCheckpointMirrorLookBulk(virCheckpointMonitor *monitor,
                             virCheckpointMirror *mirror,
                             GError **error)
 {
     g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
     g_auto(virCheckpointMirrorBulk) bulk = {0};
 
-    if (!virCheckpointMirrorBulkQuery(eye->monitor, name, &bulk, error))
+    if (!virCheckpointMirrorBulkQuery(monitor, name, &bulk, error))
         return VIR_CHECKPOINT_LOOK_STEP;
     if (!bulk.present || bulk.concluded)
         return VIR_CHECKPOINT_LOOK_STEP;
     virCheckpointMirrorSetProgress(mirror, bulk.curBytes, bulk.endBytes);
     return VIR_CHECKPOINT_LOOK_NOTHING;
+}
+
+/* Of a guest that is off; the daemon is this thread's. */
+static virCheckpointMirrorLookResult
+virCheckpointMirrorLookOff(virCheckpointMirror *mirror, virCheckpointJobState state)
+{
+    if (state != VIR_CHECKPOINT_JOB_BULK || !mirror->daemon)
+        return VIR_CHECKPOINT_LOOK_STEP;
+    return virCheckpointMirrorLookBulk(mirror->daemon, mirror, NULL);
 }
 
 static virCheckpointMirrorLookResult
@@ -130,10 +139,12 @@ virCheckpointMirrorLookOnce(virCheckpointMirrorEye *eye, virCheckpointMirror *mi
         mirror->wishSeen = wish;
         return VIR_CHECKPOINT_LOOK_STEP;
     }
+    if (mirror->offline)
+        return virCheckpointMirrorLookOff(mirror, state);
     if (!virCheckpointMirrorEyeOpen(eye, mirror, &error))
         return VIR_CHECKPOINT_LOOK_STEP;
     if (state == VIR_CHECKPOINT_JOB_BULK)
-        result = virCheckpointMirrorLookBulk(eye, mirror, &error);
+        result = virCheckpointMirrorLookBulk(eye->monitor, mirror, &error);
     else
         result = virCheckpointMirrorLookInner(eye, mirror, state, &error);
     if (error)

@@ -37,6 +37,7 @@ typedef struct virCheckpointMirror {
     gchar *overlayPath;
     gchar *destPath;
     gboolean finish;
+    gboolean offline;   /* the guest is off: no overlay, the job is in @daemon */
     gboolean recovered; /* taken up from a record: the start was answered long ago */
 
     /* only under the domain's slot */
@@ -49,6 +50,10 @@ typedef struct virCheckpointMirror {
     gboolean pivoted;
     gboolean needsSettling; /* a record's fate must be settled before the next step */
     gboolean innerRan; /* libvirt ran a job of ours: its last event is waited for */
+
+    /* Changed by the job's thread while it holds daemonLock; the innermost lock. */
+    GMutex daemonLock;
+    virCheckpointMonitor *daemon; /* storage daemon of an offline job, or NULL */
 
     GMutex lock; /* guards what follows; changed is broadcast for all of it */
     GCond changed;
@@ -209,6 +214,9 @@ gboolean
 virCheckpointMirrorOverlay(const virCheckpointMirrorStep *step, GError **error);
 gboolean
 virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error);
+/** The same for a guest that is off, in a storage daemon of the job's. */
+gboolean
+virCheckpointMirrorBulkBeginOff(const virCheckpointMirrorStep *step, GError **error);
 /** Creates the checkpoint that the job was asked for and records its id. */
 gboolean
 virCheckpointMirrorMakeCheckpoint(const virCheckpointMirrorStep *step, GError **error);

@@ -329,6 +329,8 @@ virCheckpointGraphTop(const virCheckpointGraph *graph, const gchar *alias)
                 graph,
                 virCheckpointGraphNode(graph, g_ptr_array_index(graph->tops, i)));
     }
+    if (graph->qdevs->len == 0)
+        return virCheckpointGraphNode(graph, alias);
     return NULL;
 }
 

@@ -50,7 +50,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointGraph, virCheckpointGraphFree)
 const virCheckpointNode *
 virCheckpointGraphNode(const virCheckpointGraph *graph, const gchar *name);
 /** The format node (qcow2, raw, ...) at the top of the device with alias @alias
- * ("virtio-disk0"), filters skipped; NULL if there is none. */
+ * ("virtio-disk0"), filters skipped; NULL if there is none.  A storage daemon has no
+ * devices: there it is the node of that name. */
 const virCheckpointNode *
 virCheckpointGraphTop(const virCheckpointGraph *graph, const gchar *alias);
 /** The next layer below, filters skipped; NULL at the bottom. */

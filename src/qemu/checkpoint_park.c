@@ -94,6 +94,26 @@ virCheckpointParkLayers(virCheckpointSegments *segments,
     return g_steal_pointer(&files);
 }
 
+gboolean
+virCheckpointSegmentsCopy(virCheckpointSegments *segments,
+                          virCheckpointSegment *segment,
+                          const virCheckpointNode *top,
+                          const gchar *name,
+                          GError **error)
+{
+    const virCheckpointBitmapInfo *info = virCheckpointNodeBitmap(top, name);
+    g_autoptr(GPtrArray) layers = g_ptr_array_new();
+    g_autoptr(GPtrArray) files = NULL;
+
+    if (info->countBytes == 0)
+        return TRUE;
+    g_ptr_array_add(layers, (gpointer)top);
+    if (!(files = virCheckpointParkLayers(segments, layers, name, error)))
+        return FALSE;
+    g_ptr_array_add(segment->sidecars, g_strdup(g_ptr_array_index(files, 0)));
+    return TRUE;
+}
+
 /* Saves @record's @segment with @files added and, if given, bitmap @drop taken out. */
 static gboolean
 virCheckpointParkSave(virCheckpointSegments *segments,
@@ -107,6 +127,10 @@ virCheckpointParkSave(virCheckpointSegments *segments,
 
     for (i = 0; i < files->len; i++)
         g_ptr_array_add(segment->sidecars, g_strdup(g_ptr_array_index(files, i)));
+    if (drop && g_strcmp0(drop, segment->kept) == 0) {
+        g_clear_pointer(&segment->kept, g_free);
+        g_clear_pointer(&segment->stamp, g_free);
+    }
     if (drop &&
         g_ptr_array_find_with_equal_func(segment->bitmaps, drop, g_str_equal, &i))
         g_ptr_array_remove_index(segment->bitmaps, i);
@@ -150,6 +174,9 @@ virCheckpointParkLook(virCheckpointSegments *segments,
     g_autoptr(GPtrArray) layers =
         virCheckpointSegmentsLayers(segments, top, segment, name);
 
+    /* Copied before a checkpoint of the guest that was off froze it. */
+    if (g_strcmp0(name, segment->kept) == 0)
+        return VIR_CHECKPOINT_PARK_PARTS_READY;
     /* Nothing carries a frozen bitmap to another file: it is where it was made. */
     if (!virCheckpointGraphLayer(segments->graph, top, segment->born))
         return VIR_CHECKPOINT_PARK_PARTS_LOST;

@@ -24,6 +24,7 @@
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
+#include "checkpoint_offline.h"
 #include "checkpoint_quiesce.h"
 #include "checkpoint_segmentspriv.h"
 
@@ -117,7 +118,9 @@ virCheckpointRecoveryCreating(virCheckpointSegments *segments,
     g_autoptr(virCheckpointRecord) copy = virCheckpointRecordCopy(record);
     g_autoptr(GError) refused = NULL;
 
-    if (!virCheckpointTxnRun(txn, segments->view->monitor, &refused) &&
+    /* Nobody else can have sent it to a storage daemon that is gone. */
+    if (segments->view->running &&
+        !virCheckpointTxnRun(txn, segments->view->monitor, &refused) &&
         !virCheckpointMonitorAnswered(segments->view->monitor)) {
         g_propagate_error(error, g_steal_pointer(&refused));
         return FALSE;
@@ -153,7 +156,7 @@ virCheckpointRecoveryRecords(virCheckpointSegments *segments, GError **error)
 {
     virCheckpointRecord *record;
 
-    /* Without a running QEMU nobody can tell: the bitmaps may be in the images. */
+    /* Without the images nobody can tell: the bitmaps may be in them. */
     while (segments->graph && (record = virCheckpointRecoveryFind(
                                    segments, VIR_CHECKPOINT_RECORD_CREATING))) {
         if (!virCheckpointRecoveryCreating(segments, record, error) ||
@@ -231,6 +234,24 @@ virCheckpointRecoveryNoQemu(const gchar *uuid, const gchar *name, GError **error
     return TRUE;
 }
 
+/*
+ * The records, with the images of a guest that is off at hand if one of them needs
+ * that.  Jobs may need the images for themselves.
+ */
+static gboolean
+virCheckpointRecoveryImages(virCheckpointSegments *segments,
+                            GPtrArray *unsettled,
+                            GError **error)
+{
+    if (unsettled->len > 0 && !virCheckpointSegmentsOpen(segments, unsettled, error))
+        return FALSE;
+    if (!virCheckpointSegmentsResolveKept(segments, error) ||
+        !virCheckpointRecoveryRecords(segments, error))
+        return FALSE;
+    virCheckpointOfflineClose(segments->view);
+    return TRUE;
+}
+
 gboolean
 virCheckpointRecoverySettle(virCheckpointEngine *engine,
                             virCheckpointStoreDomain *store,
@@ -239,11 +260,15 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
 {
     g_autoptr(virCheckpointSegments) segments =
         virCheckpointSegmentsNew(store, view, error);
+    g_autoptr(GPtrArray) unsettled = NULL;
+    g_autoptr(GPtrArray) deleting = NULL;
     gboolean jobs;
 
     if (!segments)
         return FALSE;
     virCheckpointQuiesceRecover(store, view);
+    unsettled = virCheckpointOfflineUnsettled(segments->records);
+    deleting = virCheckpointOfflineDeleting(segments->records);
     if (!view->running && !virCheckpointRecoveryNoQemu(view->uuid, view->name, error))
         return FALSE;
     if (segments->graph) {
@@ -252,14 +277,19 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
             !virCheckpointSegmentsRefresh(segments, error))
             return FALSE;
     }
-    if (!virCheckpointRecoveryRecords(segments, error) ||
+    if (!virCheckpointRecoveryImages(segments, unsettled, error) ||
         !virCheckpointBackupRecover(engine, store, view, error) ||
         !virCheckpointRecoveryJobs(engine, store, view, &jobs, error) ||
         !virCheckpointFaultPoint("settle/jobs", error) ||
+        (unsettled->len > 0 &&
+         !virCheckpointSegmentsOpen(segments, unsettled, error)) ||
         !virCheckpointSegmentsRefresh(segments, error) ||
         !virCheckpointSegmentsEnsure(segments, error))
         return FALSE;
     /* What cannot be parked is no reason to refuse the domain: it is tried again. */
     virCheckpointSegmentsPark(segments, NULL, NULL);
+    virCheckpointSegmentsParkOff(segments);
+    if (deleting->len > 0 || virCheckpointSegmentsWaitsForSweep(segments))
+        virCheckpointSegmentsSweepOff(segments, deleting);
     return jobs || virCheckpointStoreCollect(store, error);
 }

@@ -20,6 +20,7 @@
 
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
+#include "checkpoint_offline.h"
 #include "checkpoint_redefine.h"
 #include "checkpoint_xml.h"
 
@@ -91,10 +92,15 @@ virCheckpointRedefineValidate(virCheckpointOperation *operation,
 {
     g_autoptr(virCheckpointSegments) segments =
         virCheckpointSegmentsNew(operation->store, operation->view, error);
+    g_autoptr(GPtrArray) targets = NULL;
     const virCheckpointRecord *record;
     guint i;
 
-    if (!segments || !virCheckpointSegmentsEnsure(segments, error))
+    if (!segments)
+        return FALSE;
+    targets = virCheckpointOfflineTargets(virCheckpointTreeById(segments->records, id));
+    if (!virCheckpointSegmentsOpen(segments, targets, error) ||
+        !virCheckpointSegmentsEnsure(segments, error))
         return FALSE;
     record = virCheckpointTreeById(segments->records, id);
     for (i = 0; record && def->disks && i < def->disks->len; i++) {
@@ -134,11 +140,6 @@ virCheckpointRedefine(virCheckpointOperation *operation,
     }
     if (!virCheckpointRedefineCheckDomain(def, operation->view->uuid, error))
         return FALSE;
-    if (validate && !operation->view->running) {
-        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
-                            "domain is not running");
-        return FALSE;
-    }
     if (validate && !virCheckpointRedefineValidate(operation, def, record->id, error))
         return FALSE;
     if (g_strcmp0(record->def->description, def->description) == 0 &&

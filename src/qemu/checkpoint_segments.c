@@ -249,6 +249,38 @@ virCheckpointSegmentsNames(virCheckpointSegments *segments, const gchar *name)
     return FALSE;
 }
 
+/* TRUE if nobody needs bitmap @name any more. */
+static gboolean
+virCheckpointSegmentsIsReleased(virCheckpointSegments *segments, const gchar *name)
+{
+    g_autofree gchar *mark = g_strconcat(name, RELEASED, NULL);
+
+    return g_str_has_prefix(name, VIR_CHECKPOINT_BITMAP_PREFIX) &&
+           !virCheckpointSegmentsNames(segments, name) &&
+           virCheckpointStoreJournalHas(segments->store, mark);
+}
+
+gboolean
+virCheckpointSegmentsHasReleased(virCheckpointSegments *segments)
+{
+    const GPtrArray *nodes =
+        segments->graph ? virCheckpointGraphNodes(segments->graph) : NULL;
+    guint i;
+    guint j;
+
+    for (i = 0; nodes && i < nodes->len; i++) {
+        const virCheckpointNode *node = g_ptr_array_index(nodes, i);
+
+        for (j = 0; j < node->bitmaps->len; j++) {
+            const virCheckpointBitmapInfo *info = g_ptr_array_index(node->bitmaps, j);
+
+            if (virCheckpointSegmentsIsReleased(segments, info->name))
+                return TRUE;
+        }
+    }
+    return FALSE;
+}
+
 /* Removes what is released from @node.  Returns how many such bitmaps stay. */
 static guint
 virCheckpointSegmentsSweepNode(virCheckpointSegments *segments,
@@ -259,13 +291,10 @@ virCheckpointSegmentsSweepNode(virCheckpointSegments *segments,
 
     for (i = 0; i < node->bitmaps->len; i++) {
         const virCheckpointBitmapInfo *info = g_ptr_array_index(node->bitmaps, i);
-        g_autofree gchar *mark = g_strconcat(info->name, RELEASED, NULL);
         g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
         g_autoptr(GError) error = NULL;
 
-        if (!g_str_has_prefix(info->name, VIR_CHECKPOINT_BITMAP_PREFIX) ||
-            virCheckpointSegmentsNames(segments, info->name) ||
-            !virCheckpointStoreJournalHas(segments->store, mark))
+        if (!virCheckpointSegmentsIsReleased(segments, info->name))
             continue;
         virCheckpointTxnRemove(txn, node->name, info->name);
         if (!node->readOnly && !info->busy &&
@@ -294,6 +323,37 @@ virCheckpointSegmentsKeepFolder(virCheckpointSegments *segments, gboolean keep)
         virCheckpointFileRemove(path, NULL);
 }
 
+/* TRUE if every disk that can hold a bitmap is in the graph. */
+static gboolean
+virCheckpointSegmentsSeesAll(const virCheckpointSegments *segments)
+{
+    guint i;
+
+    for (i = 0; segments->graph && i < segments->view->disks->len; i++) {
+        const virCheckpointDisk *disk = g_ptr_array_index(segments->view->disks, i);
+
+        if (!disk->alias && !disk->readOnly && !disk->empty &&
+            g_strcmp0(disk->format, "qcow2") == 0)
+            return FALSE;
+    }
+    return segments->graph != NULL;
+}
+
+void
+virCheckpointSegmentsAwaitSweep(virCheckpointSegments *segments)
+{
+    virCheckpointSegmentsKeepFolder(segments, TRUE);
+}
+
+gboolean
+virCheckpointSegmentsWaitsForSweep(virCheckpointSegments *segments)
+{
+    g_autofree gchar *path =
+        virCheckpointStoreDomainPath(segments->store, "released", NULL);
+
+    return path && g_file_test(path, G_FILE_TEST_EXISTS);
+}
+
 void
 virCheckpointSegmentsSweep(virCheckpointSegments *segments)
 {
@@ -310,7 +370,8 @@ virCheckpointSegmentsSweep(virCheckpointSegments *segments)
     for (i = 0; nodes && i < nodes->len; i++)
         stay += virCheckpointSegmentsSweepNode(segments, g_ptr_array_index(nodes, i));
     if (segments->records->len == 0)
-        virCheckpointSegmentsKeepFolder(segments, !nodes || stay > 0);
+        virCheckpointSegmentsKeepFolder(
+            segments, stay > 0 || !virCheckpointSegmentsSeesAll(segments));
 }
 
 static gboolean

@@ -86,9 +86,31 @@ virCheckpointSegmentsWarnLost(virCheckpointSegments *segments,
                               const virCheckpointRecord *record,
                               const gchar *target);
 
-/** TRUE if @top can hold a persistent bitmap. */
+/** TRUE if @top can hold a persistent bitmap; a guest that is off has its images open
+ * read-only until one is changed. */
 gboolean
-virCheckpointSegmentsCanTrack(const virCheckpointNode *top);
+virCheckpointSegmentsCanTrack(const virCheckpointSegments *segments,
+                              const virCheckpointNode *top);
+
+/** TRUE if a node holds a bitmap of ours that was released. */
+gboolean
+virCheckpointSegmentsHasReleased(virCheckpointSegments *segments);
+
+/** The last checkpoint is about to go: its folder stays until images were swept. */
+void
+virCheckpointSegmentsAwaitSweep(virCheckpointSegments *segments);
+/** TRUE if the last checkpoint went and released bitmaps may still be in images. */
+gboolean
+virCheckpointSegmentsWaitsForSweep(virCheckpointSegments *segments);
+
+/** Copies the bits of bitmap @name on @top into a new sidecar of @segment, which the
+ * caller saves. */
+gboolean
+virCheckpointSegmentsCopy(virCheckpointSegments *segments,
+                          virCheckpointSegment *segment,
+                          const virCheckpointNode *top,
+                          const gchar *name,
+                          GError **error);
 
 /** A new bitmap name, in the journal. */
 gchar *

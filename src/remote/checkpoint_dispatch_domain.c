@@ -63,7 +63,8 @@ virCheckpointDispatchStart(virCheckpointCall *call)
 
     if (virCheckpointDispatchStartUuid(call, raw)) {
         virCheckpointWireUuidFormat(raw, uuid);
-        if (!virCheckpointEngineSettle(call->engine, uuid, &error)) {
+        if (!virCheckpointEngineSettle(call->engine, uuid, &error) ||
+            !virCheckpointEngineMayStart(call->engine, uuid, &error)) {
             virCheckpointCallFailError(call, VIR_CHECKPOINT_FROM_QEMU, error);
             return;
         }

@@ -102,9 +102,12 @@ virCheckpointRightsCheckpointName(const virCheckpointProtoError *error)
 gboolean
 virCheckpointRightsDisk(const virCheckpointProtoError *error)
 {
-    return error->code == VIR_ERR_INVALID_ARG &&
-           error->domain == VIR_CHECKPOINT_FROM_QEMU &&
-           virCheckpointRightsBegins(error->str2, "disk ''");
+    /* libvirt 9.0.0 refuses, past the ACL, domains that are off. */
+    return (error->code == VIR_ERR_INVALID_ARG &&
+            error->domain == VIR_CHECKPOINT_FROM_QEMU &&
+            virCheckpointRightsBegins(error->str2, "disk ''")) ||
+           (error->code == VIR_ERR_OPERATION_INVALID &&
+            virCheckpointRightsBegins(error->str2, "domain is not running"));
 }
 
 gboolean

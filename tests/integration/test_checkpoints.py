@@ -129,13 +129,11 @@ def test_errors_are_those_of_libvirt(host):
     oracle.vm.destroy()
     oracle.conn = host.connect(ours=True)
     oracle.dom = oracle.conn.lookupByName(oracle.vm.name)
-    expect_error(libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
-                 'cannot create checkpoint for inactive domain',
-                 oracle.dom.checkpointCreateXML, xml('c2'), 0)
-    checkpoint = oracle.dom.checkpointLookupByName('c1')
-    assert '<name>c1</name>' in checkpoint.getXMLDesc(0)
     expect_error(libvirt.VIR_ERR_OPERATION_INVALID, 'domain is not running',
-                 checkpoint.getXMLDesc, SIZE)
+                 oracle.dom.checkpointCreateXML, xml('c2'),
+                 libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE)
+    assert '<name>c1</name>' in oracle.dom.checkpointLookupByName('c1').getXMLDesc(0)
+    oracle.check()
 
 
 def test_delete_while_off(host):

@@ -419,3 +419,26 @@ def test_ctrl_c_and_timeout_stop_the_job(host):
     wait_for(lambda: vm.source() == vm.disks['vda'].path, 'the overlay is gone')
     vm.verify()
     assert run('-q', 'checkpoint-list', 'vm', '--name').stdout == ''
+
+
+def test_the_commands_on_a_guest_that_is_off(host):
+    """The same commands while the guest is off: checkpoints, sizes, a copy with --wait."""
+    vm = VM(host)
+    host.start_daemon()
+    xml, target = replica_xml(host)
+    vm.write(0, 8 * MIB, 1)
+    vm.destroy()
+    expect(run('blockcopy', 'vm', 'vda', '--xml', xml, '--checkpoint', 'c1', '--wait',
+               '--finish'), 0, '\nSuccessfully copied\n', '')
+    expect_content(target, vm.disks['vda'].model, 'full copy')
+    expect(run('checkpoint-create-as', 'vm', 'c2'), 0)
+    vm.start()
+    vm.write(4 * MIB, MIB, 2)
+    vm.destroy()
+    assert f"size='{MIB}'" in run('checkpoint-dumpxml', 'vm', 'c2', '--size',
+                                  '--no-domain').stdout
+    expect(run('blockcopy', 'vm', 'vda', '--xml', xml, '--reuse-external', '--bitmap', 'c1',
+               '--wait', '--verbose', '--finish'), 0, '\nSuccessfully copied\n')
+    expect_content(target, vm.disks['vda'].model, 'incremental copy')
+    expect(run('checkpoint-delete', 'vm', 'c1'), 0)
+    expect(run('-q', 'checkpoint-list', 'vm', '--name'), 0, 'c2\n', '')

@@ -527,6 +527,14 @@ virCheckpointEngineSettle(virCheckpointEngine *engine,
 }
 
 gboolean
+virCheckpointEngineMayStart(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            GError **error)
+{
+    return TRUE;
+}
+
+gboolean
 virCheckpointEngineMirrorStart(virCheckpointEngine *engine,
                                const gchar *uuid,
                                const virCheckpointMirrorRequest *request,

@@ -18,6 +18,8 @@
 #include "virsh_job.h"
 
 #define VIRSH_POLL_MS 500
+/** How long the last event may take after its job cannot be asked about any more. */
+#define VIRSH_GONE_MS 2000
 /* Polls that find no job before an event that never came is given up. */
 #define VIRSH_GONE_POLLS 20
 /* Polls at 100 % before a job without events counts as ready. */
@@ -123,7 +125,12 @@ virCheckpointVirshJobStep(virCheckpointVirshJob *job)
     outcome = virCheckpointVirshJobByEvent(job->ops->event(job->opaque, 0));
     if (outcome != VIR_CHECKPOINT_VIRSH_OUTCOME_NONE)
         return outcome;
+    /* Of a guest that is off there is nothing to ask about once the job has ended. */
     if (found < 0) {
+        outcome =
+            virCheckpointVirshJobByEvent(job->ops->event(job->opaque, VIRSH_GONE_MS));
+        if (outcome != VIR_CHECKPOINT_VIRSH_OUTCOME_NONE)
+            return outcome;
         virCheckpointVirshUiError(job->ui, "failed to query job for disk %s",
                                   job->path);
         return VIR_CHECKPOINT_VIRSH_OUTCOME_ERROR;

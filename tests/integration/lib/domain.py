@@ -151,15 +151,18 @@ class VM:
 
     # Life cycle
 
-    def start(self):
-        self.dom.create()
+    def start(self, dom=None):
+        """dom: on another connection, such as our daemon's."""
+        (dom or self.dom).create()
         self._started()
 
     def _started(self):
         self._log_at = len(self.host.domain_log(self.name))
 
     def destroy(self):
-        self.dom.destroy()
+        """It is off afterwards, and may have been before."""
+        if self.dom.isActive():
+            self.dom.destroy()
 
     def restart(self):
         self.destroy()

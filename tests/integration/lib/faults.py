@@ -11,6 +11,7 @@ import time
 
 import libvirt
 
+from . import jobs
 from .domain import MIB, VM
 from .host import Failure, wait_for
 from .oracle import Oracle
@@ -86,7 +87,7 @@ class Sweep:
     def _end_copy(self, oracle, target):
         """A copy outlives the daemon: a finish ends by itself, a mirror is ended."""
         def over():
-            return not oracle.dom.blockJobInfo(target, 0)
+            return not jobs.shown(oracle.dom, target)
         try:
             wait_for(over, 'the copy ends by itself', 3)
         except Failure:

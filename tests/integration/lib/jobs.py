@@ -83,11 +83,21 @@ def start_copy(dom, disk, path, bitmap=None, checkpoint=None, finish=False, fmt=
     dom.blockCopy(disk, target_xml(path, fmt), params, flags)
 
 
+def shown(dom, disk):
+    """The job as it is shown; of a guest that is off libvirt shows none, as an error."""
+    try:
+        return dom.blockJobInfo(disk, 0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            raise
+        return {}
+
+
 def wait_end(events, dom, disk, timeout=120):
     """Waits for the end of a job; raises unless it completed."""
     status = events.wait(disk, 'completed', 'failed', 'canceled', timeout=timeout)
     end = time.monotonic() + 20
-    while dom.blockJobInfo(disk, 0):
+    while shown(dom, disk):
         if time.monotonic() > end:
             raise Failure(f'{disk}: {status}, but the job is still there')
         time.sleep(0.01)
@@ -99,3 +109,27 @@ def wait_ready(events, disk, timeout=120):
     status = events.wait(disk, 'ready', 'completed', 'failed', 'canceled', timeout=timeout)
     if status != 'ready':
         raise Failure(f'{disk}: the copy {status}')
+
+
+class Later:
+    """A call on a thread of its own; join() returns its exception, or None."""
+
+    def __init__(self, call, *args):
+        self._error = None
+        self._thread = threading.Thread(target=self._run, args=(call, args), daemon=True)
+        self._thread.start()
+
+    def _run(self, call, args):
+        try:
+            call(*args)
+        except libvirt.libvirtError as error:
+            self._error = error
+
+    def running(self):
+        return self._thread.is_alive()
+
+    def join(self, timeout=60):
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise Failure('the call does not return')
+        return self._error

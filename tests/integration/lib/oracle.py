@@ -51,6 +51,9 @@ class Oracle:
         self.dom = self.conn.lookupByName(self.vm.name)
         self.events = jobs.Events(self.conn)
 
+    def running(self):
+        return bool(self.vm.dom.isActive())
+
     def say(self, text):
         self.done.append(text)
         if self._log:
@@ -79,7 +82,9 @@ class Oracle:
     # Operations; each leaves the models right
 
     def write(self, count=None):
-        """Some writes, zeroes and discards to any disk."""
+        """Some writes, zeroes and discards to any disk; a guest that is off has none."""
+        if not self.running():
+            return
         for _ in range(count or self.rng.randrange(1, 6)):
             target = self._disk()
             offset, length = self._range(target)
@@ -168,7 +173,7 @@ class Oracle:
         """A live mirror that ends in a pivot, or in a copy that stands for that time; so
         does the checkpoint that comes with it."""
         target = target or self._disk()
-        if self.overlays.get(target):
+        if self.overlays.get(target) or not self.running():
             return
         moment = self._since(target)
         pivot = self.rng.random() < 0.6 if pivot is None else pivot
@@ -205,7 +210,7 @@ class Oracle:
         """An external snapshot by stock virsh on the stock socket."""
         target = self._disk()
         layers = self.overlays.setdefault(target, [])
-        if len(layers) >= 2:
+        if len(layers) >= 2 or not self.running():
             return
         path = self._path('overlay')
         specs = []
@@ -222,7 +227,7 @@ class Oracle:
         """An active commit of the newest overlay by stock virsh."""
         target = self._disk()
         layers = self.overlays.get(target)
-        if not layers:
+        if not layers or not self.running():
             return
         base = layers.pop()
         self.say(f'stock commit of {target}')
@@ -233,7 +238,22 @@ class Oracle:
 
     def restart_guest(self):
         self.say('restart the guest')
-        self.vm.restart()
+        if self.running():
+            self.vm.destroy()
+        self.start_guest()
+
+    def stop_guest(self):
+        """From now on it is off."""
+        if self.running():
+            self.say('stop the guest')
+            self.vm.destroy()
+
+    def start_guest(self):
+        """Through our daemon, as users do, or past it."""
+        if not self.running():
+            ours = self.rng.random() < 0.5
+            self.say('start the guest' + (' through us' if ours else ''))
+            self.vm.start(self.dom if ours else None)
 
     def restart_daemon(self):
         """Our daemon ends, or is killed, and starts again."""
@@ -271,8 +291,22 @@ class Oracle:
             raise Failure(f'listed {sorted(listed)}, not {sorted(wanted)}')
 
     def check_rest(self):
-        """One bitmap per covered disk and nothing else of ours in QEMU."""
+        """One bitmap per covered disk and nothing else of ours in QEMU or the images."""
+        def wrong_off():
+            found = []
+            for target, disk in self.vm.disks.items():
+                ours = {name: b for name, b in images.bitmaps(disk.path).items()
+                        if name.startswith('virtcheckpoint')}
+                covered = any(target in m.models for m in self.moments)
+                if len(ours) != covered:
+                    found.append(f'{target}: bitmaps {sorted(ours)}')
+                found += [f'{target}: {name} does not record'
+                          for name, b in ours.items() if not b.recording or b.in_use]
+            return found
+
         def wrong():
+            if not self.running():
+                return wrong_off()
             found = list(self.vm.stray())
             for target in self.vm.disks:
                 ours = self.vm.bitmaps(target)
@@ -312,8 +346,11 @@ class Oracle:
         self.check_list()
         self.check_rest()
         self.check_sets()
-        for target in self.vm.disks:
-            self.vm.verify(target)
+        for target, disk in self.vm.disks.items():
+            if self.running():
+                self.vm.verify(target)
+            else:
+                images.expect_content(disk.path, disk.model, target, force=True)
         if copies:
             self.check_copies()
             self.check_rest()

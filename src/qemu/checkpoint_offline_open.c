@@ -1,0 +1,403 @@
+/*
+ * checkpoint_offline_open.c: opening the disks of a guest that is off
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: the arguments are made by checkpoint_storage_argv.c; here is what that needs
+ * from the world: headers of images, and passphrases from libvirt's secrets, which go
+ * to the daemon through pipes.  The headers of plain qcow2 files are read here;
+ * anything else is qemu-img's.
+ *
+ * The images are locked from the moment when they are open (a qcow2 node shares write
+ * access with nobody, read-only or not): a guest that is started past us meanwhile
+ * fails with QEMU's message, and so do we if it was faster.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_file.h"
+#include "checkpoint_offline.h"
+#include "checkpoint_process.h"
+#include "checkpoint_storage_argv.h"
+
+#define QCOW2_MAGIC "QFI\xfb"
+#define QCOW2_V2_HEADER_BYTES 72
+#define QCOW2_V3_HEADER_BYTES 104
+#define QCOW2_EXTENSION_BACKING_FORMAT 0xE2792ACAu
+/** The header, its extensions and the name lie in the first cluster. */
+#define QCOW2_HEAD_BYTES (64 * 1024)
+#define QCOW2_BACKING_MAX_BYTES 1023
+
+static guint32
+virCheckpointOfflineGet32(const guint8 *at)
+{
+    guint32 value;
+
+    memcpy(&value, at, sizeof(value));
+    return GUINT32_FROM_BE(value);
+}
+
+static guint64
+virCheckpointOfflineGet64(const guint8 *at)
+{
+    guint64 value;
+
+    memcpy(&value, at, sizeof(value));
+    return GUINT64_FROM_BE(value);
+}
+
+/* Source: QEMU's docs/interop/qcow2.txt. */
+static gboolean
+virCheckpointOfflineReadQcow2(const guint8 *head,
+                              gsize length,
+                              gchar **backing,
+                              gchar **format)
+{
+    guint64 nameAt = virCheckpointOfflineGet64(head + 8);
+    guint32 nameBytes = virCheckpointOfflineGet32(head + 16);
+    gsize at = QCOW2_V2_HEADER_BYTES;
+
+    if (nameAt == 0 || nameBytes == 0)
+        return TRUE;
+    if (nameBytes > QCOW2_BACKING_MAX_BYTES || nameAt > length ||
+        nameBytes > length - nameAt)
+        return FALSE;
+    *backing = g_strndup((const gchar *)head + nameAt, nameBytes);
+    if (virCheckpointOfflineGet32(head + 4) >= 3)
+        at = virCheckpointOfflineGet32(head + 100);
+    while (at + 8 <= length) {
+        guint32 type = virCheckpointOfflineGet32(head + at);
+        guint32 bytes = virCheckpointOfflineGet32(head + at + 4);
+
+        if (type == 0 || bytes > length - at - 8)
+            break;
+        if (type == QCOW2_EXTENSION_BACKING_FORMAT) {
+            *format = g_strndup((const gchar *)head + at + 8, bytes);
+            break;
+        }
+        at += 8 + ((gsize)bytes + 7) / 8 * 8;
+    }
+    return TRUE;
+}
+
+static gboolean
+virCheckpointOfflineProbeFile(virCheckpointStorageLayer *layer,
+                              gchar **backing,
+                              gchar **format,
+                              gboolean *done,
+                              GError **error)
+{
+    VIR_CHECKPOINT_AUTOFD int fd =
+        open(layer->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    g_autofree guint8 *head = g_malloc0(QCOW2_HEAD_BYTES);
+    gboolean qcow2;
+    struct stat st;
+    gssize got;
+
+    if (fd < 0 || fstat(fd, &st) < 0 ||
+        (got = pread(fd, head, QCOW2_HEAD_BYTES, 0)) < 0) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "cannot open '%s': %s", layer->path, g_strerror(errno));
+        return FALSE;
+    }
+    layer->type = S_ISBLK(st.st_mode) ? VIR_CHECKPOINT_STORAGE_BLOCK
+                                      : VIR_CHECKPOINT_STORAGE_FILE;
+    qcow2 = got >= QCOW2_V3_HEADER_BYTES && memcmp(head, QCOW2_MAGIC, 4) == 0;
+    if (!layer->format) {
+        /* As libvirt: what a guest may have written is not believed. */
+        if (qcow2) {
+            g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
+                        "the format of image '%s' is said nowhere", layer->path);
+            return FALSE;
+        }
+        layer->format = g_strdup("raw");
+    }
+    *done = g_str_equal(layer->format, "raw") || g_str_equal(layer->format, "qcow2");
+    if (!g_str_equal(layer->format, "qcow2"))
+        return TRUE;
+    if (qcow2 && virCheckpointOfflineReadQcow2(head, (gsize)got, backing, format))
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                "image '%s' is not in qcow2 format", layer->path);
+    return FALSE;
+}
+
+/* Any image that QEMU can open. */
+static gboolean
+virCheckpointOfflineProbeImage(const virCheckpointStorageLayer *layer,
+                               gchar **backing,
+                               gchar **format,
+                               GError **error)
+{
+    g_autoptr(virCheckpointJson) options = NULL;
+    g_autoptr(virCheckpointJson) info = NULL;
+    g_autofree gchar *text = NULL;
+    g_autofree gchar *name = NULL;
+    g_autofree gchar *output = NULL;
+    virCheckpointJson *server = NULL;
+    virCheckpointJson *file;
+
+    if (layer->type == VIR_CHECKPOINT_STORAGE_NBD) {
+        server = virCheckpointJsonBuild(
+            "s:type", layer->host ? "inet" : "unix", "s:host", layer->host, "s:port",
+            layer->port, "s:path", layer->host ? NULL : layer->path, NULL);
+        file = virCheckpointJsonBuild("s:driver", "nbd", "a:server", server, "s:export",
+                                      layer->exportName, NULL);
+    } else {
+        file = virCheckpointJsonBuild(
+            "s:driver",
+            layer->type == VIR_CHECKPOINT_STORAGE_BLOCK ? "host_device" : "file",
+            "s:filename", layer->path, NULL);
+    }
+    options = virCheckpointJsonBuild("s:driver", layer->format ? layer->format : "raw",
+                                     "a:file", file, NULL);
+    text = virCheckpointJsonFormat(options);
+    name = g_strconcat("json:", text, NULL);
+    {
+        const gchar *const argv[] = {"qemu-img",      "info", "-U",
+                                     "--output=json", name,   NULL};
+
+        if (!virCheckpointProcessRun(argv, &output, error) ||
+            !(info = virCheckpointJsonParse(output, -1, error)))
+            return FALSE;
+    }
+    *backing = g_strdup(virCheckpointJsonGetString(info, "backing-filename"));
+    *format = g_strdup(virCheckpointJsonGetString(info, "backing-filename-format"));
+    return TRUE;
+}
+
+static gboolean
+virCheckpointOfflineProbe(virCheckpointStorageLayer *layer,
+                          gchar **backing,
+                          gchar **format,
+                          gpointer data,
+                          GError **error)
+{
+    gboolean done = FALSE;
+
+    if (layer->type != VIR_CHECKPOINT_STORAGE_NBD &&
+        !virCheckpointOfflineProbeFile(layer, backing, format, &done, error))
+        return FALSE;
+    return done || virCheckpointOfflineProbeImage(layer, backing, format, error);
+}
+
+static virSecretPtr
+virCheckpointOfflineFindSecret(virConnectPtr conn,
+                               const virCheckpointStorageLayer *layer)
+{
+    if (layer->secretUuid)
+        return virSecretLookupByUUIDString(conn, layer->secretUuid);
+    return virSecretLookupByUsage(conn, VIR_SECRET_USAGE_TYPE_VOLUME,
+                                  layer->secretUsage);
+}
+
+/* The passphrase in base64, in a pipe whose writing end is closed. */
+static gboolean
+virCheckpointOfflinePipe(const guchar *value, gsize size, int *fd, GError **error)
+{
+    g_autofree gchar *text = g_base64_encode(value, size);
+    gsize length = strlen(text);
+    gssize sent;
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_SYSTEM_ERROR,
+                    "cannot make a pipe: %s", g_strerror(errno));
+        return FALSE;
+    }
+    sent = write(ends[1], text, length);
+    close(ends[1]);
+    explicit_bzero(text, length);
+    if (sent != (gssize)length) {
+        close(ends[0]);
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INTERNAL_ERROR,
+                            "a secret is too long for a pipe");
+        return FALSE;
+    }
+    *fd = ends[0];
+    return TRUE;
+}
+
+static gboolean
+virCheckpointOfflineSecret(virConnectPtr conn,
+                           virCheckpointStorageLayer *layer,
+                           GError **error)
+{
+    virConnectPtr secrets = NULL;
+    virSecretPtr secret = virCheckpointOfflineFindSecret(conn, layer);
+    unsigned char *value = NULL;
+    gboolean done;
+    size_t size = 0;
+
+    /* On hosts with a daemon for each driver virtsecretd has them. */
+    if (!secret && virGetLastErrorCode() == VIR_ERR_NO_SUPPORT &&
+        (secrets =
+             virConnectOpen(geteuid() == 0 ? "secret:///system" : "secret:///session")))
+        secret = virCheckpointOfflineFindSecret(secrets, layer);
+    if (secret)
+        value = virSecretGetValue(secret, &size, 0);
+    done = value ? virCheckpointOfflinePipe(value, size, &layer->secretFd, error)
+                 : virCheckpointDomainSetError(error);
+    if (value)
+        explicit_bzero(value, size);
+    free(value);
+    if (secret)
+        virSecretFree(secret);
+    if (secrets)
+        virConnectClose(secrets);
+    return done;
+}
+
+/* Fetches what is needed; the descriptors go into @fds, too. */
+static gboolean
+virCheckpointOfflineSecrets(virConnectPtr conn,
+                            GPtrArray *disks,
+                            GArray *fds,
+                            GError **error)
+{
+    guint i;
+    guint j;
+
+    for (i = 0; i < disks->len; i++) {
+        virCheckpointStorageDisk *disk = g_ptr_array_index(disks, i);
+
+        for (j = 0; j < disk->layers->len; j++) {
+            virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, j);
+
+            if (!layer->luks)
+                continue;
+            if (!virCheckpointOfflineSecret(conn, layer, error)) {
+                g_prefix_error(error, "disk '%s': ", disk->target);
+                return FALSE;
+            }
+            g_array_append_val(fds, layer->secretFd);
+        }
+    }
+    return TRUE;
+}
+
+static void
+virCheckpointOfflineCloseFds(GPtrArray *disks)
+{
+    guint i;
+    guint j;
+
+    for (i = 0; i < disks->len; i++) {
+        virCheckpointStorageDisk *disk = g_ptr_array_index(disks, i);
+
+        for (j = 0; j < disk->layers->len; j++) {
+            virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, j);
+
+            virCheckpointFdCleanup(&layer->secretFd);
+        }
+    }
+}
+
+/* The disks that are open get the names of their nodes, the others none. */
+static void
+virCheckpointOfflineName(virCheckpointDomainView *view, GPtrArray *open)
+{
+    guint i;
+    guint j;
+
+    for (i = 0; i < view->disks->len; i++) {
+        virCheckpointDisk *disk = g_ptr_array_index(view->disks, i);
+
+        g_clear_pointer(&disk->alias, g_free);
+        for (j = 0; open && j < open->len; j++) {
+            const virCheckpointStorageDisk *found = g_ptr_array_index(open, j);
+
+            if (g_str_equal(found->target, disk->target))
+                disk->alias = g_strdup(found->node);
+        }
+    }
+}
+
+static virCheckpointMonitor *
+virCheckpointOfflineStart(GPtrArray *disks,
+                          gboolean writable,
+                          GArray *fds,
+                          GError **error)
+{
+    virCheckpointStorageDaemonOptions options = {
+        .fds = (const int *)(gpointer)fds->data,
+        .fdCount = fds->len,
+        .network = virCheckpointStorageNeedsNetwork(disks),
+        .orderly = writable,
+    };
+    g_auto(GStrv) argv = virCheckpointStorageArgv(disks, writable);
+    g_autoptr(GError) failed = NULL;
+    virCheckpointMonitor *monitor = virCheckpointMonitorNewStorageDaemon(
+        (const gchar *const *)argv, &options, &failed);
+
+    if (!monitor)
+        g_set_error(error, VIR_CHECKPOINT_ERROR,
+                    strstr(failed->message, "\" lock") ? VIR_ERR_RESOURCE_BUSY
+                                                       : failed->code,
+                    "the domain's images cannot be opened: %s", failed->message);
+    return monitor;
+}
+
+void
+virCheckpointOfflineClose(virCheckpointDomainView *view)
+{
+    if (view->running)
+        return;
+    g_clear_pointer(&view->monitor, virCheckpointMonitorFree);
+    view->writable = FALSE;
+    virCheckpointOfflineName(view, NULL);
+}
+
+gboolean
+virCheckpointOfflineOpen(virCheckpointDomainView *view,
+                         GPtrArray *targets,
+                         gboolean writable,
+                         const int *fds,
+                         guint fdCount,
+                         GError **error)
+{
+    g_autoptr(GArray) inherited = g_array_new(FALSE, FALSE, sizeof(int));
+    g_autoptr(GPtrArray) disks = NULL;
+    gboolean ready;
+
+    g_assert(!view->running);
+    virCheckpointOfflineClose(view);
+    if (!(disks = virCheckpointStorageDisks(view->xml, targets, error)) ||
+        !virCheckpointStorageComplete(disks, virCheckpointOfflineProbe, NULL, error))
+        return FALSE;
+    if (fdCount > 0)
+        g_array_append_vals(inherited, fds, fdCount);
+    ready = virCheckpointOfflineSecrets(virDomainGetConnect(view->domain), disks,
+                                        inherited, error);
+    if (ready)
+        view->monitor = virCheckpointOfflineStart(disks, writable, inherited, error);
+    virCheckpointOfflineCloseFds(disks);
+    if (!view->monitor)
+        return FALSE;
+    view->writable = writable;
+    virCheckpointOfflineName(view, disks);
+    return TRUE;
+}
+
+gchar *
+virCheckpointOfflineStamp(const gchar *path)
+{
+    struct stat st;
+
+    if (!path || !g_path_is_absolute(path) || stat(path, &st) < 0 ||
+        !S_ISREG(st.st_mode))
+        return NULL;
+    return g_strdup_printf("%" G_GUINT64_FORMAT ":%" G_GINT64_FORMAT
+                           ":%" G_GINT64_FORMAT ".%09ld:%" G_GINT64_FORMAT ".%09ld",
+                           (guint64)st.st_ino, (gint64)st.st_size,
+                           (gint64)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
+                           (gint64)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+}

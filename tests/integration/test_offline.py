@@ -1,0 +1,407 @@
+"""Guests that are off: the same calls, the same bits, and nothing is left behind."""
+
+import glob
+import os
+import signal
+import subprocess
+import xml.etree.ElementTree as ElementTree
+
+import libvirt
+
+from lib import images, jobs, store
+from lib.domain import CLUSTER, MIB, VM, qemu_img
+from lib.faults import Sweep
+from lib.host import Failure, wait_for
+from lib.oracle import Oracle
+from lib.runner import limit
+
+SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
+DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
+
+
+def oracle_of(host, disks=None, env=None, **options):
+    host.start_daemon(env=env or {})
+    return Oracle(host, VM(host, disks=disks or DISKS, **options), host.random)
+
+
+def expect_error(code, text, call, *args):
+    try:
+        call(*args)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != code or text not in error.get_error_message():
+            raise Failure(f'{error.get_error_code()}: {error}') from error
+        return
+    raise Failure(f'no error {code} with "{text}"')
+
+
+def checkpoint_xml(name):
+    return f'<domaincheckpoint><name>{name}</name></domaincheckpoint>'
+
+
+def storage_daemons():
+    """Process ids and command lines of the storage daemons in this place."""
+    found = {}
+    for path in glob.glob('/proc/[0-9]*/cmdline'):
+        try:
+            with open(path, 'rb') as file:
+                line = file.read().split(b'\0')
+        except OSError:
+            continue
+        if os.path.basename(line[0]) == b'qemu-storage-daemon':
+            found[int(path.split('/')[2])] = line
+    return found
+
+
+def none_left():
+    wait_for(lambda: not storage_daemons(), 'the storage daemon is gone')
+
+
+def sizes(oracle, name):
+    xml = oracle.dom.checkpointLookupByName(name).getXMLDesc(SIZE)
+    return {d.get('name'): int(d.get('size')) for d in
+            ElementTree.fromstring(xml).iter('disk') if d.get('size')}
+
+
+def delete(oracle, name):
+    oracle.dom.checkpointLookupByName(name).delete(0)
+    oracle.moments = [m for m in oracle.moments if m.name != name]
+    oracle.check()
+
+
+def test_made_off_seen_on_and_back(host):
+    """Checkpoints made while off are there when the guest runs, and the other way."""
+    oracle = oracle_of(host)
+    oracle.write(4)
+    for _ in range(3):
+        oracle.stop_guest()
+        oracle.create(['vda', 'vdb'])
+        oracle.check()
+        oracle.create(['vda'])
+        oracle.check()
+        oracle.start_guest()
+        oracle.check()
+        oracle.write(4)
+        oracle.create(['vda', 'vdb'])
+        oracle.write(4)
+        oracle.check()
+    none_left()
+
+
+def test_deletions_while_off(host):
+    """Newest, middle, oldest, all: sets stay complete, the last takes its bitmap along."""
+    oracle = oracle_of(host)
+    for _ in range(5):
+        oracle.create(['vda', 'vdb'])
+        oracle.write(4)
+    oracle.stop_guest()
+    oracle.create(['vda', 'vdb'])
+    names = [m.name for m in oracle.moments]
+    for name in (names[5], names[2], names[0], names[4], names[1]):
+        delete(oracle, name)
+    oracle.start_guest()
+    oracle.check()
+    oracle.write(4)
+    oracle.stop_guest()
+    oracle.create(['vda'])
+    for moment in list(oracle.moments):
+        delete(oracle, moment.name)
+    none_left()
+    wait_for(lambda: not os.path.exists(store.folder(host, oracle.vm)), 'folder goes')
+
+
+def test_sizes_while_off(host):
+    """size is the same, exactly, whether the guest runs or not."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.vm.write(0, 3 * CLUSTER, 1)
+    oracle.create(['vda'])
+    oracle.vm.write(2 * CLUSTER, 2 * CLUSTER, 2)
+    oracle.vm.write(512, 512, 2, target='vdb')
+    running = {name: sizes(oracle, name) for name in ('c1', 'c2')}
+    oracle.stop_guest()
+    assert {name: sizes(oracle, name) for name in ('c1', 'c2')} == running
+    assert running['c1'] == {'vda': 4 * CLUSTER, 'vdb': CLUSTER}, running
+    oracle.check()
+    none_left()
+
+
+def test_redefine_and_validate_while_off(host):
+    """Redefining with validate looks into the images; a broken one is told."""
+    oracle = oracle_of(host, disks={'vda': 4 * MIB})
+    oracle.create(['vda'])
+    oracle.write(2)
+    oracle.stop_guest()
+    flags = (libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE |
+             libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE)
+    xml = oracle.dom.checkpointLookupByName('c1').getXMLDesc(0)
+    oracle.dom.checkpointCreateXML(xml, flags)
+    path = oracle.vm.disks['vda'].path
+    qemu_img('bitmap', '--remove', path, list(images.bitmaps(path))[0])
+    expect_error(libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, 'vda',
+                 oracle.dom.checkpointCreateXML, xml, flags)
+
+
+def test_storage_daemon_is_confined(host):
+    """One capability, no way to more, no network, and no passphrase in sight."""
+    go = os.path.join(host.images, 'go')
+    oracle = oracle_of(host, env={'VIRT_CHECKPOINT_FAULTS': f'offline/opened=hold:{go}'})
+    oracle.stop_guest()
+    creating = jobs.Later(oracle.dom.checkpointCreateXML, checkpoint_xml('held'), 0)
+    wait_for(storage_daemons, 'the storage daemon runs')
+    pid = list(storage_daemons())[0]
+    with open(f'/proc/{pid}/status') as file:
+        status = dict(line.split(':\t', 1) for line in file.read().splitlines()
+                      if ':\t' in line)
+    assert status['NoNewPrivs'].strip() == '1'
+    if os.geteuid() == 0:
+        assert int(status['CapEff'], 16) == 1 << 1, status['CapEff']
+        assert int(status['CapBnd'], 16) == 1 << 1, status['CapBnd']
+        assert os.readlink(f'/proc/{pid}/ns/net') != os.readlink('/proc/self/ns/net')
+    with open(go, 'w'):
+        pass
+    assert creating.join() is None
+    none_left()
+
+
+def test_locked_image_is_told(host):
+    """Somebody else has the image open: a clear error, and nothing half done."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(4)
+    oracle.stop_guest()
+    socket = os.path.join(host.images, 'other.sock')
+    other = subprocess.Popen(['qemu-nbd', '-t', '-k', socket, oracle.vm.disks['vdb'].path])
+    try:
+        wait_for(lambda: os.path.exists(socket), 'the other has it open')
+        expect_error(libvirt.VIR_ERR_RESOURCE_BUSY, 'lock',
+                     oracle.dom.checkpointCreateXML, checkpoint_xml('no'), 0)
+    finally:
+        other.terminate()
+        other.wait()
+    oracle.check()
+    oracle.create(['vda', 'vdb'])
+    oracle.start_guest()
+    oracle.check()
+
+
+def test_missing_image_is_told(host):
+    """An image that was moved: a clear error, and nothing half done."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(4)
+    oracle.stop_guest()
+    path = oracle.vm.disks['vdb'].path
+    os.rename(path, path + '.moved')
+    expect_error(libvirt.VIR_ERR_OPERATION_FAILED, path,
+                 oracle.dom.checkpointCreateXML, checkpoint_xml('no'), 0)
+    os.rename(path + '.moved', path)
+    oracle.check()
+    oracle.create(['vda', 'vdb'])
+    oracle.check()
+
+
+def test_paused_and_saved_guests(host):
+    """A paused guest runs; one whose memory was saved is off, with the disks it had."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(3)
+    oracle.vm.dom.suspend()
+    oracle.create(['vda', 'vdb'])
+    oracle.check_list()
+    oracle.check_sets()
+    oracle.vm.dom.resume()
+    oracle.write(3)
+    # A paused QEMU lets go of no descriptor: settling asks again.
+    oracle.restart_daemon()
+    oracle.check()
+    oracle.vm.dom.managedSave(0)
+    assert oracle.vm.dom.hasManagedSaveImage(0)
+    oracle.check()
+    oracle.create(['vda', 'vdb'])
+    oracle.check()
+    oracle.start_guest()
+    assert not oracle.vm.dom.hasManagedSaveImage(0)
+    oracle.check()
+    oracle.write(3)
+    oracle.check()
+
+
+def reached(log, point):
+    try:
+        with open(log) as file:
+            return point in file.read().split()
+    except FileNotFoundError:
+        return False
+
+
+def test_killed_with_its_storage_daemon(host):
+    """Both are killed in the middle: what was copied before is not lost."""
+    for point in ('offline/kept', 'offline/opened', 'create/transaction'):
+        go = os.path.join(host.images, 'go')
+        host.start_daemon()
+        oracle = Oracle(host, VM(host, f'vm-{point.replace("/", "-")}', DISKS), host.random)
+        oracle.create(['vda', 'vdb'])
+        oracle.write(4)
+        oracle.stop_guest()
+        host.stop_daemon()
+        log = os.path.join(host.logs, f'{oracle.vm.name}-faults.log')
+        host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'{point}@1=hold:{go}',
+                               'VIRT_CHECKPOINT_FAULTS_LOG': log})
+        oracle.connect()
+        thread = jobs.Later(oracle.dom.checkpointCreateXML, checkpoint_xml('never'), 0)
+        wait_for(lambda: reached(log, point), f'{point} is reached')
+        for pid in storage_daemons():
+            os.kill(pid, signal.SIGKILL)
+        host.kill_daemon()
+        thread.join()
+        host.start_daemon()
+        oracle.connect()
+        oracle.check()
+        oracle.create(['vda', 'vdb'])
+        oracle.start_guest()
+        oracle.check()
+        oracle.write(4)
+        oracle.check()
+        oracle.vm.destroy()
+        host.stop_daemon()
+
+
+def kept_copy(oracle, target='vda'):
+    """An image of the disk as of now."""
+    path = os.path.join(oracle.host.images, f'replica-{target}.qcow2')
+    images.write_image(path, oracle.vm.disks[target].model)
+    return path
+
+
+def test_incremental_copies_while_off(host):
+    """finish with bitmap, with checkpoint, full: the target is the disk, events come."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(6)
+    oracle.stop_guest()
+    oracle.finish(oracle.moments[0], 'vda')
+    oracle.finish(oracle.moments[0], 'vdb', 'next')
+    oracle.check(copies=True)
+    oracle.finish(None, 'vda')
+    oracle.start_guest()
+    oracle.write(6)
+    oracle.check(copies=True)
+    oracle.stop_guest()
+    oracle.check(copies=True)
+    none_left()
+
+
+def test_copy_while_off_can_be_watched_and_aborted(host):
+    """Progress, speed, a start that is refused, pivot refused, abort."""
+    oracle = oracle_of(host, disks={'vda': 64 * MIB})
+    path = kept_copy(oracle)
+    oracle.create(['vda'])
+    oracle.vm.write(0, 32 * MIB, 7)
+    oracle.stop_guest()
+    jobs.start_copy(oracle.dom, 'vda', path, 'c1', 'c2', True, bandwidth=MIB)
+    info = oracle.dom.blockJobInfo('vda', 0)
+    assert info['type'] == libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COPY, info
+    assert info['end'] == 32 * MIB, info
+    expect_error(libvirt.VIR_ERR_OPERATION_INVALID, 'copied', oracle.dom.create)
+    try:
+        oracle.vm.dom.create()
+        raise Failure('started on a disk that is being copied')
+    except libvirt.libvirtError as error:
+        assert 'lock' in str(error), error
+    expect_error(libvirt.VIR_ERR_BLOCK_COPY_ACTIVE, 'block job',
+                 oracle.dom.checkpointCreateXML, checkpoint_xml('no'), 0)
+    assert sizes(oracle, 'c1') == {'vda': 32 * MIB}
+    expect_error(libvirt.VIR_ERR_OPERATION_INVALID, 'finish', oracle.dom.blockJobAbort,
+                 'vda', libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    oracle.dom.blockJobAbort('vda', 0)
+    assert oracle.events.wait('vda', 'canceled', 'completed') == 'canceled'
+    none_left()
+    oracle.check()
+    jobs.start_copy(oracle.dom, 'vda', path, 'c1', 'c2', True, bandwidth=MIB)
+    oracle.dom.blockJobSetSpeed('vda', 0, 0)
+    jobs.wait_end(oracle.events, oracle.dom, 'vda')
+    images.expect_content(path, oracle.vm.disks['vda'].model)
+    oracle.about_to_create('c2', ['vda'])
+    oracle.moments.append(oracle.creating)
+    oracle.check()
+    none_left()
+    oracle.start_guest()
+    oracle.check()
+
+
+def test_only_finishing_copies_while_off(host):
+    """A live mirror needs a guest."""
+    oracle = oracle_of(host, disks={'vda': 4 * MIB})
+    oracle.create(['vda'])
+    path = kept_copy(oracle)
+    oracle.stop_guest()
+    expect_error(libvirt.VIR_ERR_OPERATION_INVALID, 'not running', jobs.start_copy,
+                 oracle.dom, 'vda', path, 'c1')
+
+
+def test_copy_while_off_ends_with_the_daemon(host):
+    """The daemon is killed in a copy: it failed, its checkpoint is gone, all is at rest."""
+    oracle = oracle_of(host, disks={'vda': 64 * MIB})
+    path = kept_copy(oracle)
+    oracle.create(['vda'])
+    oracle.vm.write(0, 32 * MIB, 7)
+    oracle.stop_guest()
+    jobs.start_copy(oracle.dom, 'vda', path, 'c1', 'c2', True, bandwidth=MIB)
+    host.kill_daemon()
+    none_left()
+    host.start_daemon()
+    oracle.connect()
+    oracle.check()
+    oracle.start_guest()
+    oracle.check(copies=True)
+
+
+def sweep(host, act, before=2):
+    def setup(oracle):
+        for _ in range(before):
+            oracle.create(['vda', 'vdb'])
+            oracle.write(3)
+        oracle.stop_guest()
+
+    def act_off(oracle):
+        oracle.stop_guest()
+        act(oracle)
+    assert Sweep(host, setup, act_off, DISKS).run(1.0 if host.all else 0.5)
+
+
+@limit(900)
+def test_stopped_while_creating(host):
+    """The daemon stops dead at every point of a creation of two disks, all off."""
+    sweep(host, lambda oracle: oracle.create(['vda', 'vdb']))
+
+
+@limit(900)
+def test_stopped_while_deleting_all(host):
+    """The daemon stops dead at every point of deleting the only checkpoint."""
+    def act(oracle):
+        oracle.dom.checkpointLookupByName(oracle.moments[0].name).delete(0)
+        oracle.moments = []
+    sweep(host, act, before=1)
+
+
+@limit(900)
+def test_stopped_while_copying(host):
+    """The daemon stops dead at every point of a copy with a checkpoint."""
+    def act(oracle):
+        oracle.finish(oracle.moments[0], 'vda', oracle._name())
+    sweep(host, act, before=1)
+
+
+@limit(300)
+def test_random_sequence(host):
+    """Random operations with the guest off and on."""
+    oracle = oracle_of(host)
+    oracle.STEPS = (('write', 24), ('create', 16), ('delete', 10), ('snapshot', 3),
+                    ('commit', 4), ('finish', 8), ('stop_guest', 9), ('start_guest', 9),
+                    ('restart_daemon', 3))
+    for step in range(300 if host.all else 70):
+        oracle.step()
+        if step % 6 == 5:
+            oracle.check()
+    oracle.check()
+    none_left()
