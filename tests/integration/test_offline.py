@@ -329,6 +329,82 @@ def test_copy_while_off_can_be_watched_and_aborted(host):
     oracle.check()
 
 
+def encrypted(path):
+    """A LUKS qcow2; on a busy machine QEMU 7.2 now and then cannot measure its key."""
+    for _ in range(20):
+        try:
+            return qemu_img('create', '-q', '--object', 'secret,id=s,data=sesame', '-f',
+                            'qcow2', '-o', 'encrypt.format=luks,encrypt.key-secret=s,'
+                            'encrypt.iter-time=10', path, str(4 * MIB))
+        except Failure as error:
+            if 'CPU usage' not in str(error):
+                raise
+    raise Failure('no LUKS image can be made')
+
+
+def test_encrypted_disk_while_off(host):
+    """The passphrase comes from libvirt's secret, and is not on the command line."""
+    path = os.path.join(host.images, 'secret.qcow2')
+    encrypted(path)
+    stock = host.connect()
+    secret = stock.secretDefineXML(
+        "<secret ephemeral='no' private='no'><usage type='volume'>"
+        f'<volume>{path}</volume></usage></secret>')
+    secret.setValue(b'sesame')
+    stock.defineXML(
+        f"""<domain type='qemu'><name>vm</name><memory unit='MiB'>32</memory>
+        <os><type arch='x86_64' machine='q35'>hvm</type></os><devices>
+        <disk type='file' device='disk'><driver name='qemu' type='qcow2'/>
+        <source file='{path}'><encryption format='luks'><secret type='passphrase'
+        uuid='{secret.UUIDString()}'/></encryption></source>
+        <target dev='vda' bus='virtio'/></disk></devices></domain>""")
+    host.start_daemon()
+    dom = host.connect(ours=True).lookupByName('vm')
+    dom.checkpointCreateXML(checkpoint_xml('c1'), 0)
+    dom.checkpointCreateXML(checkpoint_xml('c2'), 0)
+    assert "size='0'" in dom.checkpointLookupByName('c1').getXMLDesc(SIZE)
+    assert [b.recording for b in images.bitmaps(path).values()] == [True]
+    for name in ('c1', 'c2'):
+        dom.checkpointLookupByName(name).delete(0)
+    assert not images.bitmaps(path)
+    none_left()
+
+
+def test_network_disk_while_off(host):
+    """qcow2 behind NBD; a kind that cannot be opened is named."""
+    path = os.path.join(host.images, 'remote.qcow2')
+    socket = os.path.join(host.images, 'remote.sock')
+    qemu_img('create', '-q', '-f', 'qcow2', path, str(4 * MIB))
+    os.truncate(path, 8 * MIB)  # what is behind NBD does not grow
+    server = subprocess.Popen(['qemu-nbd', '-t', '-f', 'raw', '-k', socket, '-x', 'a', path])
+    try:
+        wait_for(lambda: os.path.exists(socket), 'the server listens')
+        xml = """<domain type='qemu'><name>vm</name><memory unit='MiB'>32</memory>
+            <os><type arch='x86_64' machine='q35'>hvm</type></os><devices>
+            <disk type='network' device='disk'><driver name='qemu' type='qcow2'/>%s
+            <target dev='vda' bus='virtio'/></disk></devices></domain>"""
+        stock = host.connect()
+        dom = stock.defineXML(xml % f"""<source protocol='nbd' name='a'><host
+            transport='unix' socket='{socket}'/></source>""")
+        uuid = f'<uuid>{dom.UUIDString()}</uuid>'
+        host.start_daemon()
+        ours = host.connect(ours=True).lookupByName('vm')
+        ours.checkpointCreateXML(checkpoint_xml('c1'), 0)
+        ours.checkpointCreateXML(checkpoint_xml('c2'), 0)
+        assert "size='0'" in ours.checkpointLookupByName('c1').getXMLDesc(SIZE)
+        none_left()
+        for name in ('c1', 'c2'):
+            ours.checkpointLookupByName(name).delete(0)
+        stock.defineXML((xml % """<source protocol='rbd' name='pool/a'><host
+            name='mon'/></source>""").replace('</name>', '</name>' + uuid))
+        expect_error(libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "disk 'vda'",
+                     ours.checkpointCreateXML, checkpoint_xml('c1'), 0)
+    finally:
+        server.terminate()
+        server.wait()
+    assert not images.bitmaps(path)
+
+
 def test_only_finishing_copies_while_off(host):
     """A live mirror needs a guest."""
     oracle = oracle_of(host, disks={'vda': 4 * MIB})
