@@ -10,7 +10,7 @@ PACKAGES="
     libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
     qemu-system-x86 qemu-utils
     python3 python3-libvirt e2fsprogs util-linux
-    dbus polkitd
+    dbus polkitd virtnbdbackup
     clang-format libxml2-utils
 "
 PATH=$PATH:/usr/sbin:/sbin

@@ -5,11 +5,13 @@ import subprocess
 
 import libvirt
 
+from lib import store
 from lib.backups import Backup
 from lib.domain import CLUSTER, MIB, VM
+from lib.faults import Sweep
 from lib.host import Failure, wait_for
 from lib.oracle import Oracle
-from lib.runner import Skip
+from lib.runner import Skip, limit
 
 DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
 
@@ -243,3 +245,49 @@ def test_stock_checkpoints_are_passed_on(host):
     assert stock_checkpoints(oracle) == ['theirs']
     oracle.check_sets()
     oracle.check_rest()
+
+
+class BackupSweep(Sweep):
+    """A job that libvirt began goes on without its client: here it is ended."""
+
+    def _settle(self, oracle, before):
+        self.host.start_daemon()
+        try:
+            oracle.vm.dom.abortJob()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+                raise
+        self.host.stop_daemon()
+        super()._settle(oracle, before)
+        if stock_checkpoints(oracle):
+            raise Failure(f'libvirt has {stock_checkpoints(oracle)}')
+
+
+def swept(oracle):
+    oracle.write(3)
+    oracle.create(sorted(oracle.vm.disks))
+    oracle.write(3)
+
+
+def pull_with_checkpoint(oracle):
+    base = oracle.moments[0]
+    with_checkpoint(oracle, 'made', since=base.name).end(base.models)
+
+
+def push_with_checkpoint(oracle):
+    base = oracle.moments[0]
+    with_checkpoint(oracle, 'made', since=base.name, push=True).end(base.models)
+    wait_for(lambda: not os.path.exists(os.path.join(
+        store.folder(oracle.host, oracle.vm), 'backup.xml')), 'the job is concluded')
+
+
+@limit(900)
+def test_daemon_dies_at_every_step_of_a_pull(host):
+    """No window is skipped and nothing stays, wherever our daemon is killed."""
+    assert BackupSweep(host, swept, pull_with_checkpoint).run(1.0 if host.all else 0.1)
+
+
+@limit(900)
+def test_daemon_dies_at_every_step_of_a_push(host):
+    """The same of a push backup, until its end is concluded."""
+    assert BackupSweep(host, swept, push_with_checkpoint).run(1.0 if host.all else 0.1)
