@@ -34,7 +34,8 @@ virCheckpointBackupRecover(virCheckpointEngine *engine,
 void
 virCheckpointBackupJobEvent(virCheckpointEngine *engine, const gchar *uuid);
 
-/** TRUE if what a look at the checkpoints would show depends on how a push ended. */
+/** TRUE if what a look at the checkpoints would show is not decided: a call was not
+ * answered, or a push may have ended. */
 gboolean
 virCheckpointBackupIsPending(virCheckpointEngine *engine, const gchar *uuid);
 

@@ -130,8 +130,11 @@ virCheckpointBackupIsPending(virCheckpointEngine *engine, const gchar *uuid)
 {
     g_autoptr(virCheckpointBackupRecord) record = virCheckpointBackupPeek(engine, uuid);
 
-    return record && record->state == VIR_CHECKPOINT_BACKUP_RUNNING && record->push &&
-           record->checkpointId;
+    if (!record || !record->checkpointId)
+        return FALSE;
+    if (record->state == VIR_CHECKPOINT_BACKUP_BEGINNING)
+        return !virCheckpointEngineIsSettled(engine, uuid); /* else: under way */
+    return record->push;
 }
 
 /* Checkpoints of libvirt's with names of ours: their metadata only. */

@@ -135,6 +135,22 @@ virCheckpointEngineMayStart(virCheckpointEngine *engine,
                             const gchar *uuid,
                             GError **error);
 
+/** TRUE if anything is recorded of the domain.  Does not block. */
+gboolean
+virCheckpointEngineTracks(virCheckpointEngine *engine, const gchar *uuid);
+/** A block job of somebody else's is about to begin: libvirt carries the recording
+ * bitmap of a disk's top only, so all else is parked first, as far as it can be. */
+void
+virCheckpointEngineBeforeJob(virCheckpointEngine *engine, const gchar *uuid);
+
+/** The disks go back to an earlier state by other ways than writes: what was tracked is
+ * worth nothing.  Says so in all records, and removes the bitmaps of a running domain,
+ * whose presence would forbid that. */
+gboolean
+virCheckpointEngineGiveUp(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          GError **error);
+
 /* Backups: libvirt runs them. */
 
 /** What libvirt said to a backup that it was asked for. */

@@ -185,6 +185,30 @@ virCheckpointEnsureRestart(virCheckpointSegments *segments,
            virCheckpointFaultPoint("ensure/restarted", error);
 }
 
+/*
+ * The file in which the bitmap of @segment was made has left the chain.  Libvirt took
+ * its bits along, but for one case: a shallow copy of an overlay onto an image that
+ * holds what is below already.  So what the old file has is taken as well: too much at
+ * worst.  FALSE, without an error that matters: nobody can tell.
+ */
+static gboolean
+virCheckpointEnsureSalvage(virCheckpointSegments *segments,
+                           virCheckpointSegment *segment,
+                           GError **error)
+{
+    const gchar *active = virCheckpointSegmentActive(segment);
+    g_autofree gchar *file = virCheckpointParkFileName(segments, active, error);
+    gboolean saved;
+
+    if (!file ||
+        !virCheckpointSidecarSalvage(segments->store, segments->view->monitor,
+                                     segment->born, active, file, &saved, error))
+        return FALSE;
+    if (saved)
+        g_ptr_array_add(segment->sidecars, g_steal_pointer(&file));
+    return virCheckpointFaultPoint("ensure/salvaged", error);
+}
+
 /* The segment of disk @target that records, if @record has it. */
 static gboolean
 virCheckpointEnsureDisk(virCheckpointSegments *segments,
@@ -197,6 +221,7 @@ virCheckpointEnsureDisk(virCheckpointSegments *segments,
         virCheckpointSegmentsFindTop(segments, segment->target);
     const virCheckpointNode *lowest = NULL;
     g_autoptr(GPtrArray) layers = NULL;
+    g_autoptr(GError) failed = NULL;
 
     if (!top)
         return TRUE;
@@ -208,6 +233,12 @@ virCheckpointEnsureDisk(virCheckpointSegments *segments,
     }
     if (virCheckpointGraphLayer(segments->graph, top, segment->born))
         return TRUE;
+    if (!virCheckpointEnsureSalvage(segments, segment, &failed)) {
+        g_info("domain %s, disk %s: '%s': %s", segments->view->name, segment->target,
+               segment->born, failed->message);
+        *restarted = TRUE;
+        return virCheckpointEnsureRestart(segments, record, segment, top, error);
+    }
     /* A commit, copy or pull moved it to another file and took all layers along; a
      * snapshot may have been put on top of that since. */
     layers = virCheckpointSegmentsLayers(segments, top, segment,
@@ -260,5 +291,41 @@ virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error)
         return virCheckpointSegmentsRestart(segments, error);
     if (restarted)
         virCheckpointSegmentsSweep(segments);
+    return TRUE;
+}
+
+gboolean
+virCheckpointSegmentsGiveUp(virCheckpointSegments *segments, GError **error)
+{
+    guint i;
+    guint j;
+    guint k;
+
+    virCheckpointSegmentsPark(segments, NULL, NULL);
+    if (!virCheckpointSegmentsRefresh(segments, error))
+        return FALSE;
+    for (i = 0; i < segments->records->len; i++) {
+        virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
+
+        for (j = 0; j < record->segments->len; j++) {
+            virCheckpointSegment *segment = g_ptr_array_index(record->segments, j);
+
+            for (k = 0; k < segment->bitmaps->len; k++) {
+                if (!virCheckpointSegmentsRelease(
+                        segments, g_ptr_array_index(segment->bitmaps, k), error))
+                    return FALSE;
+            }
+            if (virCheckpointSegmentsNewest(segments, segment->target) != record &&
+                segment->bitmaps->len == 0)
+                continue;
+            g_ptr_array_set_size(segment->bitmaps, 0);
+            segment->lost = TRUE;
+            virCheckpointSegmentsWarnLost(segments, record, segment->target);
+        }
+        if (!virCheckpointStoreSave(segments->store, record, error) ||
+            !virCheckpointFaultPoint("give-up/saved", error))
+            return FALSE;
+    }
+    virCheckpointSegmentsSweep(segments);
     return TRUE;
 }

@@ -15,6 +15,7 @@
 
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
+#include "checkpoint_segmentspriv.h"
 
 /* What engine->settled says of a domain. */
 enum {
@@ -130,4 +131,41 @@ virCheckpointEngineSettle(virCheckpointEngine *engine,
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&failed));
     return FALSE;
+}
+
+gboolean
+virCheckpointEngineTracks(virCheckpointEngine *engine, const gchar *uuid)
+{
+    g_autofree gchar *folder =
+        g_build_filename(virCheckpointStoreRoot(engine->store), uuid, NULL);
+
+    return g_file_test(folder, G_FILE_TEST_IS_DIR);
+}
+
+void
+virCheckpointEngineBeforeJob(virCheckpointEngine *engine, const gchar *uuid)
+{
+    g_autoptr(GError) error = NULL;
+
+    /* Settling parks. */
+    virCheckpointEngineUnsettle(engine, uuid);
+    if (!virCheckpointEngineSettle(engine, uuid, &error))
+        g_info("domain %s is not settled before a job: %s", uuid, error->message);
+}
+
+gboolean
+virCheckpointEngineGiveUp(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          GError **error)
+{
+    g_autoptr(virCheckpointOperation) operation =
+        virCheckpointOperationBegin(engine, uuid, 0, error);
+    g_autoptr(virCheckpointSegments) segments = NULL;
+
+    if (!operation || !(segments = virCheckpointSegmentsNew(operation->store,
+                                                            operation->view, error)))
+        return FALSE;
+    /* Tracking begins anew with the next look. */
+    virCheckpointEngineUnsettle(engine, uuid);
+    return virCheckpointSegmentsGiveUp(segments, error);
 }

@@ -30,7 +30,7 @@
 #include "checkpoint_segmentspriv.h"
 
 /* A file name for a sidecar with the bits of bitmap @name that is not taken. */
-static gchar *
+gchar *
 virCheckpointParkFileName(virCheckpointSegments *segments,
                           const gchar *name,
                           GError **error)

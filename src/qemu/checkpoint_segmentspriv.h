@@ -128,6 +128,16 @@ virCheckpointSegmentsPlan(virCheckpointSegments *segments,
                           const virCheckpointDef *def,
                           GError **error);
 
+/** Every disk's newest segment is lost, its bitmaps go. */
+gboolean
+virCheckpointSegmentsGiveUp(virCheckpointSegments *segments, GError **error);
+
+/** A file name for a sidecar with the bits of bitmap @name that is not taken. */
+gchar *
+virCheckpointParkFileName(virCheckpointSegments *segments,
+                          const gchar *name,
+                          GError **error);
+
 /** The transaction of @record's creation on the disks as they are: per disk add, then
  * disable the previous. */
 virCheckpointTxn *

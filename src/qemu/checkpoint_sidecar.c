@@ -149,7 +149,8 @@ virCheckpointSidecarAttach(virCheckpointMonitor *monitor,
               monitor, "blockdev-add",
               virCheckpointJsonBuild("s:node-name", sidecar->node, "s:driver", "qcow2",
                                      "s:file", sidecar->fileNode, "b:read-only",
-                                     readOnly, NULL),
+                                     readOnly, "a:backing", virCheckpointJsonNewNull(),
+                                     NULL),
               error)))
         return NULL;
     sidecar->hasNode = TRUE;
@@ -278,6 +279,43 @@ virCheckpointSidecarWrite(virCheckpointStoreDomain *store,
         return FALSE;
     }
     return virCheckpointFaultPoint("sidecar/renamed", error);
+}
+
+gboolean
+virCheckpointSidecarSalvage(virCheckpointStoreDomain *store,
+                            virCheckpointMonitor *monitor,
+                            const gchar *image,
+                            const gchar *bitmap,
+                            const gchar *fileName,
+                            gboolean *saved,
+                            GError **error)
+{
+    g_autoptr(virCheckpointSidecarNode) attached = NULL;
+    g_autoptr(virCheckpointGraph) graph = NULL;
+    g_autoptr(GArray) sources =
+        g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef));
+    virCheckpointBitmapRef ref = {.name = bitmap};
+    const virCheckpointNode *node;
+    const virCheckpointBitmapInfo *info = NULL;
+
+    *saved = FALSE;
+    if (!g_file_test(image, G_FILE_TEST_IS_REGULAR))
+        return TRUE;
+    if (!(attached = virCheckpointSidecarAttach(monitor, image, TRUE, error)) ||
+        !(graph = virCheckpointGraphQuery(monitor, error)))
+        return FALSE;
+    if ((node = virCheckpointGraphNode(graph, attached->node)))
+        info = virCheckpointNodeBitmap(node, bitmap);
+    if (!info || info->inconsistent)
+        return virCheckpointSidecarDetach(attached, error);
+    ref.node = attached->node;
+    g_array_append_val(sources, ref);
+    if (!virCheckpointSidecarWrite(store, monitor, node->sizeBytes, info->granularity,
+                                   sources, fileName, error) ||
+        !virCheckpointSidecarDetach(attached, error))
+        return FALSE;
+    *saved = TRUE;
+    return TRUE;
 }
 
 /*

@@ -49,6 +49,22 @@ virCheckpointSidecarWrite(virCheckpointStoreDomain *store,
                           GError **error);
 
 /**
+ * virCheckpointSidecarSalvage:
+ * @image: a qcow2 file that is in nobody's graph; @bitmap: a persistent one in it
+ * @saved: (out): FALSE if the image is gone or has no sound bitmap of that name
+ *
+ * Writes the bits into sidecar @fileName.  Returns: FALSE on errors.
+ */
+gboolean
+virCheckpointSidecarSalvage(virCheckpointStoreDomain *store,
+                            virCheckpointMonitor *monitor,
+                            const gchar *image,
+                            const gchar *bitmap,
+                            const gchar *fileName,
+                            gboolean *saved,
+                            GError **error);
+
+/**
  * virCheckpointSidecarLoad:
  * @sidecars: GPtrArray of gchar*: file names in the folder
  * Merges them all into the existing bitmap @name of @node (same virtual size). In

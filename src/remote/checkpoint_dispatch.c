@@ -63,6 +63,12 @@ typedef struct virCheckpointDispatchEntry {
             virCheckpointDispatchGuardWanted, virCheckpointDispatchGuard               \
     }
 
+#define VIR_CHECKPOINT_MOVE(proc)                                                      \
+    {                                                                                  \
+        VIR_CHECKPOINT_PROC_##proc, VIR_CHECKPOINT_POOL_WORK, TRUE,                    \
+            virCheckpointDispatchMoveWanted, virCheckpointDispatchMove                 \
+    }
+
 static const virCheckpointDispatchEntry virCheckpointDispatchTable[] = {
     VIR_CHECKPOINT_WORK(CHECKPOINT_CREATE_XML, CheckpointCreate),
     VIR_CHECKPOINT_WORK(CHECKPOINT_DELETE, CheckpointDelete),
@@ -93,9 +99,11 @@ static const virCheckpointDispatchEntry virCheckpointDispatchTable[] = {
     VIR_CHECKPOINT_DOMAIN(DOMAIN_CREATE_XML_WITH_FILES, Start),
     VIR_CHECKPOINT_DOMAIN(DOMAIN_UNDEFINE, Undefine),
     VIR_CHECKPOINT_DOMAIN(DOMAIN_UNDEFINE_FLAGS, Undefine),
-    VIR_CHECKPOINT_GUARD(BLOCK_PULL),
-    VIR_CHECKPOINT_GUARD(BLOCK_REBASE),
-    VIR_CHECKPOINT_GUARD(BLOCK_COMMIT),
+    VIR_CHECKPOINT_MOVE(BLOCK_PULL),
+    VIR_CHECKPOINT_MOVE(BLOCK_REBASE),
+    VIR_CHECKPOINT_MOVE(BLOCK_COMMIT),
+    {VIR_CHECKPOINT_PROC_REVERT_TO_SNAPSHOT, VIR_CHECKPOINT_POOL_WORK, TRUE,
+     virCheckpointDispatchRevertWanted, virCheckpointDispatchRevert},
     VIR_CHECKPOINT_GUARD(BLOCK_RESIZE),
     VIR_CHECKPOINT_GUARD(SNAPSHOT_CREATE_XML),
     VIR_CHECKPOINT_GUARD(DOMAIN_DETACH_DEVICE),

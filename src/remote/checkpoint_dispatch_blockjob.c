@@ -47,7 +47,7 @@ virCheckpointDispatchCopyWanted(virCheckpointDispatch *dispatch,
         if (virCheckpointDispatchOwnParam(args.params.params_val[i].field))
             return TRUE;
     }
-    return virCheckpointDispatchGuardWanted(dispatch, frame);
+    return virCheckpointDispatchMoveWanted(dispatch, frame);
 }
 
 /** Names of virTypedParameterType, as in libvirt's messages. */
@@ -200,7 +200,7 @@ virCheckpointDispatchBlockCopy(virCheckpointCall *call)
     for (i = 0; i < args.params.params_len; i++)
         ours |= virCheckpointDispatchOwnParam(args.params.params_val[i].field);
     if (!ours) {
-        virCheckpointDispatchGuard(call);
+        virCheckpointDispatchMove(call);
         return;
     }
     if (!virCheckpointDispatchCopyRights(call, &args))

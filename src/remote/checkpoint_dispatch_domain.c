@@ -72,6 +72,69 @@ virCheckpointDispatchStart(virCheckpointCall *call)
     virCheckpointCallForward(call);
 }
 
+/* Reverting: to what an image holds inside itself QEMU does not while it has bitmaps;
+ * libvirt 9.0 then leaves the guest off. */
+
+gboolean
+virCheckpointDispatchRevertWanted(virCheckpointDispatch *dispatch,
+                                  const virCheckpointFrame *frame)
+{
+    g_auto(virCheckpointProtoCheckpointFlags) args = {0};
+    gchar uuid[VIR_CHECKPOINT_UUID_TEXT];
+
+    if (!virCheckpointCallDecode(virCheckpointProtoCheckpointFlags, frame, &args))
+        return FALSE;
+    virCheckpointWireUuidFormat(args.checkpoint.dom.uuid, uuid);
+    return virCheckpointEngineTracks(dispatch->engine, uuid);
+}
+
+/** TRUE if a disk's state of that snapshot is inside its image. */
+static gboolean
+virCheckpointDispatchIsInternal(virCheckpointCall *call,
+                                const virCheckpointProtoCheckpointFlags *args)
+{
+    virCheckpointProtoCheckpointFlags ask = {.checkpoint = args->checkpoint};
+    g_autoptr(virCheckpointFrame) answer = NULL;
+    g_auto(virCheckpointProtoText) reply = {0};
+    g_autoptr(xmlDoc) doc = NULL;
+
+    answer = virCheckpointCallAsk(virCheckpointProtoCheckpointFlags, call,
+                                  VIR_CHECKPOINT_PROC_SNAPSHOT_GET_XML_DESC, &ask);
+    if (!answer || answer->status != VIR_CHECKPOINT_FRAME_OK ||
+        !virCheckpointCallDecode(virCheckpointProtoText, answer, &reply))
+        return FALSE;
+    doc = virCheckpointXmlParse(reply.text, "(snapshot)", "domainsnapshot", NULL);
+    return doc && virCheckpointXmlNode(xmlDocGetRootElement(doc),
+                                       "./disks/disk[@snapshot='internal']");
+}
+
+void
+virCheckpointDispatchRevert(virCheckpointCall *call)
+{
+    g_auto(virCheckpointProtoCheckpointFlags) args = {0};
+    virCheckpointProtoCheckpointFlags ask;
+    gchar uuid[VIR_CHECKPOINT_UUID_TEXT];
+    g_autoptr(GError) error = NULL;
+
+    if (!virCheckpointCallDecode(virCheckpointProtoCheckpointFlags, call->frame,
+                                 &args) ||
+        !virCheckpointDispatchIsInternal(call, &args)) {
+        virCheckpointCallForward(call);
+        return;
+    }
+    ask = args;
+    ask.checkpoint.name = (gchar *)VIR_CHECKPOINT_RIGHTS_NO_NAME;
+    if (!virCheckpointRightsAsk(virCheckpointProtoCheckpointFlags, call,
+                                call->frame->procedure, &ask,
+                                virCheckpointRightsSnapshotName))
+        return;
+    virCheckpointWireUuidFormat(args.checkpoint.dom.uuid, uuid);
+    if (virCheckpointEngineGiveUp(call->engine, uuid, &error))
+        virCheckpointCallForward(call);
+    else
+        virCheckpointCallFailError(call, VIR_CHECKPOINT_FROM_QEMU, error);
+}
+
 /** How many checkpoints libvirt itself has of the domain. */
 static gint
 virCheckpointDispatchTheirs(virCheckpointCall *call,

@@ -38,6 +38,33 @@ virCheckpointDispatchGuardWanted(virCheckpointDispatch *dispatch,
     return virCheckpointEngineHasMirror(dispatch->engine, uuid, NULL);
 }
 
+gboolean
+virCheckpointDispatchMoveWanted(virCheckpointDispatch *dispatch,
+                                const virCheckpointFrame *frame)
+{
+    g_auto(virCheckpointProtoDomainArgs) args = {0};
+    gchar uuid[VIR_CHECKPOINT_UUID_TEXT];
+
+    if (!virCheckpointCallDecode(virCheckpointProtoDomainArgs, frame, &args))
+        return FALSE;
+    virCheckpointWireUuidFormat(args.dom.uuid, uuid);
+    return virCheckpointEngineTracks(dispatch->engine, uuid);
+}
+
+void
+virCheckpointDispatchMove(virCheckpointCall *call)
+{
+    g_auto(virCheckpointProtoDomainArgs) args = {0};
+    gchar uuid[VIR_CHECKPOINT_UUID_TEXT];
+
+    if (virCheckpointCallDecode(virCheckpointProtoDomainArgs, call->frame, &args)) {
+        virCheckpointWireUuidFormat(args.dom.uuid, uuid);
+        if (!virCheckpointEngineHasMirror(call->engine, uuid, NULL))
+            virCheckpointEngineBeforeJob(call->engine, uuid);
+    }
+    virCheckpointDispatchGuard(call);
+}
+
 /** Returns: the domain's XML as the client sees it, or NULL. */
 static xmlDoc *
 virCheckpointGuardDomainXml(virCheckpointCall *call,

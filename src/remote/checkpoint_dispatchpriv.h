@@ -182,6 +182,8 @@ virCheckpointRightsCheckpointXml(const virCheckpointProtoError *error);
 gboolean
 virCheckpointRightsCheckpointName(const virCheckpointProtoError *error);
 gboolean
+virCheckpointRightsSnapshotName(const virCheckpointProtoError *error);
+gboolean
 virCheckpointRightsDisk(const virCheckpointProtoError *error);
 /** Anything but a sign that the client may not: for calls that are refused anyway. */
 gboolean
@@ -216,6 +218,13 @@ virCheckpointDispatchJobWanted(virCheckpointDispatch *dispatch,
 gboolean
 virCheckpointDispatchListWanted(virCheckpointDispatch *dispatch,
                                 const virCheckpointFrame *frame);
+/** Calls that move a disk to other files: whether the domain is one of ours. */
+gboolean
+virCheckpointDispatchMoveWanted(virCheckpointDispatch *dispatch,
+                                const virCheckpointFrame *frame);
+gboolean
+virCheckpointDispatchRevertWanted(virCheckpointDispatch *dispatch,
+                                  const virCheckpointFrame *frame);
 gboolean
 virCheckpointDispatchBackupWanted(virCheckpointDispatch *dispatch,
                                   const virCheckpointFrame *frame);
@@ -257,6 +266,11 @@ void
 virCheckpointDispatchHideTheirs(virCheckpointProtoList *list);
 void
 virCheckpointDispatchGuard(virCheckpointCall *call);
+void
+virCheckpointDispatchRevert(virCheckpointCall *call);
+/** Has what libvirt would not carry parked, then the same. */
+void
+virCheckpointDispatchMove(virCheckpointCall *call);
 void
 virCheckpointDispatchListDomains(virCheckpointCall *call);
 void

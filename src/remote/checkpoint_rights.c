@@ -100,6 +100,12 @@ virCheckpointRightsCheckpointName(const virCheckpointProtoError *error)
 }
 
 gboolean
+virCheckpointRightsSnapshotName(const virCheckpointProtoError *error)
+{
+    return error->code == VIR_ERR_NO_DOMAIN_SNAPSHOT;
+}
+
+gboolean
 virCheckpointRightsDisk(const virCheckpointProtoError *error)
 {
     /* libvirt 9.0.0 refuses, past the ACL, domains that are off. */

@@ -26,6 +26,8 @@ typedef enum {
     VIR_CHECKPOINT_PROC_EVENT_DEREGISTER_ANY = 168,       /* Int */
     VIR_CHECKPOINT_PROC_DOMAIN_MANAGED_SAVE = 182,        /* DomainFlags */
     VIR_CHECKPOINT_PROC_SNAPSHOT_CREATE_XML = 185,        /* DomainTextFlags */
+    VIR_CHECKPOINT_PROC_SNAPSHOT_GET_XML_DESC = 186,      /* CheckpointFlags; Text */
+    VIR_CHECKPOINT_PROC_REVERT_TO_SNAPSHOT = 192,         /* CheckpointFlags */
     VIR_CHECKPOINT_PROC_DOMAIN_CREATE_WITH_FLAGS = 196,   /* DomainFlags */
     VIR_CHECKPOINT_PROC_DOMAIN_UNDEFINE_FLAGS = 231,      /* DomainFlags */
     VIR_CHECKPOINT_PROC_MIGRATE_BEGIN3 = 213, /* these begin with a domain */

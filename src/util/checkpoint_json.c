@@ -95,6 +95,12 @@ virCheckpointJsonNewString(const gchar *text)
 }
 
 virCheckpointJson *
+virCheckpointJsonNewNull(void)
+{
+    return virCheckpointJsonNew(VIR_CHECKPOINT_JSON_NULL);
+}
+
+virCheckpointJson *
 virCheckpointJsonNewBoolean(gboolean flag)
 {
     virCheckpointJson *value = virCheckpointJsonNew(VIR_CHECKPOINT_JSON_BOOLEAN);

@@ -95,6 +95,8 @@ virCheckpointJsonNewArray(void);
 virCheckpointJson *
 virCheckpointJsonNewString(const gchar *text);
 virCheckpointJson *
+virCheckpointJsonNewNull(void);
+virCheckpointJson *
 virCheckpointJsonNewBoolean(gboolean flag);
 virCheckpointJson *
 virCheckpointJsonNewUint64(guint64 number);

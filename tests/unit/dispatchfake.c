@@ -417,6 +417,26 @@ virCheckpointEngineCreate(virCheckpointEngine *engine,
     return TRUE;
 }
 
+gboolean
+virCheckpointEngineTracks(virCheckpointEngine *engine, const gchar *uuid)
+{
+    return engine->disk || engine->names->len > 0;
+}
+
+gboolean
+virCheckpointEngineGiveUp(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          GError **error)
+{
+    return fakeDid(engine, error, "give up");
+}
+
+void
+virCheckpointEngineBeforeJob(virCheckpointEngine *engine, const gchar *uuid)
+{
+    fakeDid(engine, NULL, "before job");
+}
+
 virCheckpointBackupResult
 virCheckpointEngineBackupBegin(virCheckpointEngine *engine,
                                const gchar *uuid,

@@ -199,7 +199,7 @@ class VM:
             if file is None or not qdev:
                 continue
             index = ord(target[-1]) - ord('a')
-            if f'-disk{index}' in qdev or f'disk0-0-{index}' in qdev:
+            if f'-disk{index}' in qdev or f'0-0-{index}' in qdev:
                 disk.alias = qdev
                 return qdev
         raise Failure(f'{target} has no device')

@@ -7,7 +7,8 @@ moment.  From that follows what must be true at rest, whatever came before:
    recording; every other disk has none, and QEMU has no helper of ours left;
  * for every checkpoint and disk the bits since it, read from the sidecars and bitmaps
    themselves, cover every cluster in which the disk differs from that moment;
- * an incremental copy onto an image of that moment makes it equal to the disk.
+ * an incremental copy onto an image of that moment makes it equal to the disk, and so
+   does an incremental backup.
 """
 
 import os
@@ -15,7 +16,7 @@ import time
 
 import libvirt
 
-from . import images, jobs, store
+from . import backups, images, jobs, store
 from .domain import CLUSTER, MIB, SECTOR
 from .host import Failure, wait_for
 
@@ -206,6 +207,43 @@ class Oracle:
             images.expect_content(path, at_end, f'mirror of {target}')
             os.unlink(path)
 
+    def backup(self):
+        """A backup of some disks, push or pull, in full or since any checkpoint, maybe
+        with a checkpoint of its own; a push may be aborted, and takes it back."""
+        targets = [t for t in sorted(self.vm.disks) if self.rng.random() < 0.8] or ['vda']
+        since, bases = {}, {}
+        for target in targets:
+            moment = self._since(target)
+            if moment and self.rng.random() < 0.8:
+                since[target], bases[target] = moment.name, moment.models[target]
+        push = self.rng.random() < 0.4
+        name = self._name() if self.rng.random() < 0.5 else None
+        self.say(f'{"push" if push else "pull"} of {targets} since {since} checkpoint {name}')
+        if name:
+            self.about_to_create(name, sorted(self.vm.disks))
+        one = backups.Backup(self.vm, self.dom, since, name, targets, push).begin()
+        if self.rng.random() < 0.5:
+            self.write()
+        if push and self.rng.random() < 0.3:
+            self._abort(one)
+            # It may have been over before.
+            if name in [c.getName() for c in self.dom.listAllCheckpoints()]:
+                self.moments.append(self.creating)
+            return
+        if name:
+            self.moments.append(self.creating)
+        one.end(bases)
+
+    def _abort(self, one):
+        self.say('abort the push')
+        try:
+            self.dom.abortJob()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+                raise
+        one.wait()
+        one.clean()
+
     def snapshot(self):
         """An external snapshot by stock virsh on the stock socket."""
         target = self._disk()
@@ -274,7 +312,7 @@ class Oracle:
         self.vm.reconnect()
         self.connect()
 
-    STEPS = (('write', 30), ('create', 14), ('delete', 6), ('finish', 10), ('mirror', 6),
+    STEPS = (('write', 30), ('create', 14), ('delete', 6), ('finish', 10), ('mirror', 6), ('backup', 8),
              ('snapshot', 4), ('commit', 5), ('restart_guest', 3), ('restart_daemon', 3))
 
     def step(self):

@@ -1,0 +1,379 @@
+"""Stock jobs around a guest with checkpoints: job x where it was sent x what follows.
+
+Whatever stock libvirt does to a disk, afterwards each checkpoint of ours either covers
+every cluster that differs, for sizes, incremental backups and incremental copies alike,
+or says of that disk that it is inconsistent.  Where bits can be carried they must be.
+"""
+
+import os
+
+import libvirt
+
+from lib import images, jobs
+from lib.backups import Backup
+from lib.domain import CLUSTER, MIB, VM, qemu_img
+from lib.host import Failure, wait_for
+from lib.oracle import Oracle
+from lib.runner import limit
+
+DISKS = {'vda': 8 * MIB, 'vdb': 4 * MIB}
+INCONSISTENT = libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT
+SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
+CELLS = 8  # of the part that always runs
+
+
+class Cell:
+    """One guest with two checkpoints, and a job on vda sent through dom."""
+
+    def __init__(self, host, where, number, bus='virtio'):
+        self.host, self.where = host, where
+        self.vm = VM(host, f'vm{number}', DISKS, bus=bus)
+        self.oracle = Oracle(host, self.vm, host.random)
+        self.layers = [self.vm.disks['vda'].path]
+        self.oracle.write(3)
+        self.oracle.create(['vda', 'vdb'])
+        self.vm.write(0, CLUSTER, 1)
+        self.oracle.write(3)
+        self.oracle.create(['vda', 'vdb'])
+        self.vm.write(CLUSTER, CLUSTER, 2)
+
+    @property
+    def dom(self):
+        """The guest as the job's client has it."""
+        if self.where == 'past us':
+            return self.vm.dom
+        return self.oracle.dom
+
+    def path(self, what):
+        return os.path.join(self.host.images, f'{self.vm.name}-{what}.qcow2')
+
+    def scribble(self):
+        self.vm.write(self.host.random.randrange(0, 100) * CLUSTER, CLUSTER,
+                      self.host.random.randrange(1, 256))
+        self.oracle.write(2)
+
+    def snapshot(self, path=None):
+        path = path or self.path(f'layer{len(self.layers)}')
+        self.vm.snapshot('vda', path, self.dom)
+        self.layers.append(path)
+        self.vm.disks['vda'].path = path
+
+    def chain(self, count):
+        """Overlays, with writes below and above, until there are count layers."""
+        while len(self.layers) < count:
+            self.scribble()
+            self.snapshot()
+        self.scribble()
+
+    def gone(self):
+        wait_for(lambda: not self.dom.blockJobInfo('vda', 0), 'the job ends')
+
+    def source(self):
+        self.vm.disks['vda'].path = self.vm.source('vda')
+
+
+# The jobs.  They return 'kept', or 'any' when the bits may be lost, 'all' of all disks.
+
+def snapshot(cell):
+    cell.snapshot()
+    cell.scribble()
+    cell.snapshot()
+    return 'kept'
+
+
+def pull_all(cell):
+    cell.chain(3)
+    cell.dom.blockPull('vda', 0, 0)
+    cell.gone()
+    return 'kept'
+
+
+def pull_from_the_middle(cell):
+    cell.chain(4)
+    cell.dom.blockRebase('vda', cell.layers[1], 0, 0)
+    cell.gone()
+    return 'kept'
+
+
+def commit_active(cell, base):
+    cell.chain(5)
+    cell.vm.commit('vda', cell.layers[base], cell.dom)
+    cell.source()
+    return 'kept'
+
+
+def commit_all(cell):
+    return commit_active(cell, 0)
+
+
+def commit_top_two(cell):
+    return commit_active(cell, 2)
+
+
+def commit_top(cell):
+    return commit_active(cell, 3)
+
+
+def commit_range(cell, base, top):
+    cell.chain(5)
+    cell.dom.blockCommit('vda', cell.layers[base], cell.layers[top], 0, 0)
+    cell.gone()
+    return 'kept'
+
+
+def commit_bottom(cell):
+    return commit_range(cell, 0, 1)
+
+
+def commit_middle(cell):
+    return commit_range(cell, 1, 3)
+
+
+def commit_all_below(cell):
+    return commit_range(cell, 0, 3)
+
+
+def copied(cell, path, fmt='qcow2', flags=0, pivot=True, backing=None, kept='kept'):
+    """A plain copy, written to while it runs, and its end."""
+    xml = jobs.target_xml(path, fmt)
+    if backing:
+        xml = xml.replace('<backingStore/>', '')  # libvirt finds it in the header
+    # Ours takes it without; a stock client needs it for a persistent guest.
+    flags |= libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+    cell.dom.blockCopy('vda', xml, {}, flags)
+    cell.scribble()
+    if pivot:
+        cell.vm.pivot('vda', cell.dom)
+        cell.source()
+        cell.vm.disks['vda'].format = fmt
+        return kept
+    wait_for(lambda: ready(cell.dom), 'the copy is ready')
+    cell.dom.blockJobAbort('vda', 0)
+    cell.gone()
+    return 'kept'
+
+
+def ready(dom):
+    info = dom.blockJobInfo('vda', 0)
+    return info and info['cur'] == info['end'] and info['end']
+
+
+def copy_full(cell):
+    return copied(cell, cell.path('copy'))
+
+
+def copy_full_finished(cell):
+    return copied(cell, cell.path('copy'), pivot=False)
+
+
+def copy_reused(cell):
+    qemu_img('create', '-q', '-f', 'qcow2', cell.path('copy'), str(DISKS['vda']))
+    return copied(cell, cell.path('copy'), flags=libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT)
+
+
+def copy_raw(cell):
+    return copied(cell, cell.path('copy'), fmt='raw', kept='any')
+
+
+def copy_of_a_chain(cell):
+    cell.chain(3)
+    return copied(cell, cell.path('copy'))
+
+
+def copy_shallow(cell):
+    cell.chain(3)
+    path = cell.path('copy')
+    qemu_img('create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', cell.layers[1], path)
+    return copied(cell, path, backing=cell.layers[1],
+                  flags=libvirt.VIR_DOMAIN_BLOCK_COPY_SHALLOW |
+                  libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT)
+
+
+def copy_shallow_to_flat(cell):
+    """The relay's copy by another's hand: the target has what is below already."""
+    cell.scribble()
+    lower = cell.vm.disks['vda'].model.copy()
+
+    images.write_image(cell.path('copy'), lower)
+    cell.snapshot()
+    cell.scribble()
+    return copied(cell, cell.path('copy'), flags=libvirt.VIR_DOMAIN_BLOCK_COPY_SHALLOW |
+                  libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT,
+                  kept='any' if cell.where == 'past us' else 'kept')
+
+
+def save_and_restore(cell):
+    path = cell.path('saved')
+    cell.dom.save(path)
+    cell.conn = cell.dom.connect()
+    cell.conn.restore(path)
+    cell.vm._started()
+    return 'kept'
+
+
+def managed_save(cell):
+    cell.dom.managedSave(0)
+    cell.dom.create()
+    cell.vm._started()
+    return 'kept'
+
+
+def resize(cell):
+    disk = cell.vm.disks['vda']
+    cell.dom.blockResize('vda', disk.size + 2 * MIB,
+                         libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+    grow(disk, disk.size + 2 * MIB)
+    for moment in cell.oracle.moments:
+        moment.models['vda'] = grown(moment.models['vda'], disk.size)
+    cell.vm.write(disk.size - CLUSTER, CLUSTER, 9)
+    return 'kept'
+
+
+def grow(disk, size):
+    disk.model = grown(disk.model, size)
+    disk.size = size
+
+
+def grown(model, size):
+    copy = model.copy()
+    copy.sectors += bytes((size - model.size) // 512)
+    copy.size = size
+    return copy
+
+
+def detach_and_attach(cell):
+    """The other disk goes and comes back."""
+    xml = [d for d in cell.vm.dom.XMLDesc(0).split('<disk ') if "dev='vdb'" in d][0]
+    xml = '<disk ' + xml.split('</disk>')[0] + '</disk>'
+    cell.dom.detachDevice(xml)
+    wait_for(lambda: "dev='vdb'" not in cell.vm.dom.XMLDesc(0), 'vdb is gone')
+    cell.vm.write(0, CLUSTER, 77)
+    cell.dom.attachDevice(xml)
+    cell.vm.disks['vdb'].alias = ''
+    return 'any'
+
+
+def internal_snapshot_and_revert(cell):
+    """QEMU does not go back while it has bitmaps: through us they are given up first;
+    past us libvirt leaves the guest off, its disks as they were."""
+    cell.dom.snapshotCreateXML('<domainsnapshot><name>s</name></domainsnapshot>', 0)
+    kept = {t: d.model.copy() for t, d in cell.vm.disks.items()}
+    cell.scribble()
+    try:
+        cell.dom.revertToSnapshot(cell.dom.snapshotLookupByName('s'), 0)
+        for target, disk in cell.vm.disks.items():
+            disk.model = kept[target]
+    except libvirt.libvirtError as error:
+        if cell.where == 'through us':
+            raise Failure(f'revert: {error}') from error
+    if not cell.vm.dom.isActive():
+        cell.vm.dom.create()
+    cell.vm._started()
+    return 'all'
+
+
+def restart(cell):
+    cell.dom.destroy()
+    cell.dom.create()
+    cell.vm._started()
+    return 'kept'
+
+
+JOBS = (snapshot, pull_all, pull_from_the_middle, commit_all, commit_top_two, commit_top,
+        commit_bottom, commit_middle, commit_all_below, copy_full, copy_full_finished,
+        copy_reused, copy_raw, copy_of_a_chain, copy_shallow, copy_shallow_to_flat,
+        save_and_restore, managed_save, resize, restart, detach_and_attach,
+        internal_snapshot_and_revert)
+ON_SCSI = (detach_and_attach,)  # there it needs no help of the guest
+PLACES = ('through us', 'past us')
+
+
+def attempt(call, *args):
+    """'kept', or 'lost' when the call says that the checkpoint is inconsistent."""
+    try:
+        call(*args)
+        return 'kept'
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != INCONSISTENT:
+            raise
+        if 'disk \'vd' not in str(error):
+            raise Failure(f'names no disk: {error}') from error
+        return 'lost'
+
+
+def backup_since(cell, moment, target):
+    one = Backup(cell.vm, cell.oracle.dom, since=moment.name, disks=[target]).begin()
+    one.end(moment.models)
+
+
+def size_since(cell, moment):
+    cell.oracle.dom.checkpointLookupByName(moment.name).getXMLDesc(SIZE)
+
+
+def follow(cell):
+    """What each checkpoint still is, per disk: by backup and by copy."""
+    found = {}
+    cell.oracle.events.forget()
+    for moment in list(cell.oracle.moments):
+        whole = attempt(size_since, cell, moment)
+        for target in sorted(moment.models):
+            by_backup = attempt(backup_since, cell, moment, target)
+            by_copy = 'kept'
+            if cell.vm.disks[target].format == 'qcow2':
+                by_copy = attempt(cell.oracle.finish, moment, target)
+            else:
+                by_copy = by_backup
+            if by_backup != by_copy or (whole == 'kept' and by_backup == 'lost'):
+                raise Failure(f'{target} since {moment.name}: sizes {whole}, backup '
+                              f'{by_backup}, copy {by_copy}')
+            found[moment.name, target] = by_backup
+    return found
+
+
+def judge(host, job, where, number, after=None):
+    """One cell; returns its line."""
+    cell = Cell(host, where, number, 'scsi' if job in ON_SCSI else 'virtio')
+    wanted = job(cell)
+    if after:
+        after(cell)
+    cell.scribble()
+    cell.vm.verify('vda')
+    found = follow(cell)
+    lost = sorted(f'{target} since {name}' for (name, target), state in found.items()
+                  if state == 'lost')
+    if lost and wanted == 'kept':
+        raise Failure(f'the bits of {lost} are lost')
+    if wanted != 'all' and job is not detach_and_attach and \
+            'lost' in [state for (_, target), state in found.items() if target == 'vdb']:
+        raise Failure('the other disk lost its bits')
+    # A new checkpoint works on every disk that can have one.
+    disks = [t for t, d in sorted(cell.vm.disks.items()) if d.format == 'qcow2']
+    cell.oracle.moments = []
+    cell.oracle.create(disks)
+    cell.scribble()
+    for target in disks:
+        if attempt(backup_since, cell, cell.oracle.moments[0], target) != 'kept':
+            raise Failure(f'{target}: a new checkpoint does not work')
+    cell.oracle.events.close()
+    cell.vm.destroy()
+    return f'sizes, backup, copy: {"lost: " + ", ".join(lost) if lost else "all kept"}'
+
+
+@limit(2400)
+def test_matrix(host):
+    """Every job, through us and past us: all cells, or a part of them drawn by the seed."""
+    host.start_daemon()
+    cells = [(job, where) for job in JOBS for where in PLACES]
+    if not host.all:
+        cells = host.random.sample(cells, CELLS)
+    failed = []
+    for number, (job, where) in enumerate(cells):
+        try:
+            line = judge(host, job, where, number)
+        except (Failure, libvirt.libvirtError) as error:
+            line = f'FAILED: {error}'
+            failed.append((job.__name__, where))
+            host.restart_daemon()
+        print(f'#   {job.__name__.replace("_", " ")}, {where}: {line}', flush=True)
+    if failed:
+        raise Failure(f'{len(failed)} cells failed: {failed}')
