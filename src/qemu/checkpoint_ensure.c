@@ -234,6 +234,10 @@ virCheckpointEnsureDisk(virCheckpointSegments *segments,
     if (virCheckpointGraphLayer(segments->graph, top, segment->born))
         return TRUE;
     if (!virCheckpointEnsureSalvage(segments, segment, &failed)) {
+        if (!segments->view->running) {
+            g_propagate_error(error, g_steal_pointer(&failed));
+            return FALSE;
+        }
         g_info("domain %s, disk %s: '%s': %s", segments->view->name, segment->target,
                segment->born, failed->message);
         *restarted = TRUE;

@@ -210,6 +210,8 @@ class Oracle:
     def backup(self):
         """A backup of some disks, push or pull, in full or since any checkpoint, maybe
         with a checkpoint of its own; a push may be aborted, and takes it back."""
+        if not self.running():
+            return
         targets = [t for t in sorted(self.vm.disks) if self.rng.random() < 0.8] or ['vda']
         since, bases = {}, {}
         for target in targets:
@@ -312,8 +314,9 @@ class Oracle:
         self.vm.reconnect()
         self.connect()
 
-    STEPS = (('write', 30), ('create', 14), ('delete', 6), ('finish', 10), ('mirror', 6), ('backup', 8),
-             ('snapshot', 4), ('commit', 5), ('restart_guest', 3), ('restart_daemon', 3))
+    STEPS = (('write', 30), ('create', 14), ('delete', 6), ('finish', 10), ('mirror', 6),
+             ('backup', 8), ('snapshot', 4), ('commit', 5), ('restart_guest', 3),
+             ('restart_daemon', 3))
 
     def step(self):
         names, weights = zip(*self.STEPS)
