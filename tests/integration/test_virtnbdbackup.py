@@ -82,7 +82,9 @@ class Tool:
     def check_all(self):
         """The moments of the chain, or some of them, and the end of it."""
         chain = [models for level, models in self.moments if level in ('full', 'inc')]
-        for number, models in enumerate(chain):
+        # Not the last: a difference has the name of the checkpoint that the next increment
+        # will make, and the tool stops at the first file of that name.
+        for number, models in enumerate(chain[:-1]):
             if self.host.all or self.host.random.random() < 0.3:
                 self.check(models, until=f'virtnbdbackup.{number}')
         self.check(chain[-1])

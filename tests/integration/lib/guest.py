@@ -200,8 +200,8 @@ class Guest(VM):
         options.setdefault('memory', 96)
         super().__init__(host, name, disks, os_xml=os_xml, extra_devices=extra, **options)
 
-    def start(self):
-        super().start()
+    def start(self, dom=None):
+        super().start(dom)
         self.attach()
 
     def attach(self, timeout=60):
