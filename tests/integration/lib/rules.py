@@ -69,6 +69,11 @@ class Monitor:
                 continue
             successors = [key for key, other in self.bitmaps.items() if key != source and
                           key[0] == source[0] and other.recording]
+            same = self.bitmaps.get(target)
+            if same and same.recording and target[1] == source[1]:
+                # The layer's own bitmap, which records where the guest writes now, takes
+                # over what it had on an overlay that has left the chain.
+                continue
             if not successors:
                 if self.bitmaps.get(target) and not self.bitmaps[target].persistent and \
                         target[0] == source[0]:
