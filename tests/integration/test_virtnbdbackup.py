@@ -82,8 +82,7 @@ class Tool:
     def check_all(self):
         """The moments of the chain, or some of them, and the end of it."""
         chain = [models for level, models in self.moments if level in ('full', 'inc')]
-        # Not the last: a difference has the name of the checkpoint that the next increment
-        # will make, and the tool stops at the first file of that name.
+        # Not the last: the whole restore is that, and a difference may have its name.
         for number, models in enumerate(chain[:-1]):
             if self.host.all or self.host.random.random() < 0.3:
                 self.check(models, until=f'virtnbdbackup.{number}')
@@ -95,8 +94,9 @@ class Tool:
 
 
 def scribble(host, vm):
-    for _ in range(4):
-        target = host.random.choice(sorted(vm.disks))
+    """Writes to each disk: the tool overlooks --until at a file without data."""
+    targets = sorted(vm.disks)
+    for target in targets + host.random.choices(targets, k=2):
         size = vm.disks[target].size
         length = host.random.choice([512, 65536, 3 * 65536])
         at = host.random.randrange(0, (size - length) // 512) * 512
@@ -138,6 +138,10 @@ def test_full_incremental_differential(host):
     scribble(host, vm)
     tool.backup('inc')
     tool.check_all()
+    # A difference has the name of the checkpoint that the next increment will make, and
+    # the tool stops at the first file of a name.
+    first = next(models for level, models in tool.moments if level == 'diff')
+    tool.check(first, until='virtnbdbackup.4')
     assert 'virtnbdbackup.3' in tool.dump(), tool.dump()
     vm.verify()
 
