@@ -36,10 +36,17 @@ class Backup:
         self.socket = os.path.join(vm.host.work, f'nbd-{stamp}.sock')
         self.models = None
 
+    def server(self):
+        return f"<server transport='unix' socket='{self.socket}'/>"
+
+    def attributes(self, target):
+        """More of what a disk's element says; overridden."""
+        return ''
+
     def xml(self):
         inner = f'<incremental>{self.whole}</incremental>' if self.whole else ''
         if not self.push:
-            inner += f"<server transport='unix' socket='{self.socket}'/>"
+            inner += self.server()
         disks = ''
         for target in sorted(self.vm.disks):
             if target not in self.disks:
@@ -51,8 +58,8 @@ class Backup:
             elif not self.since.get(target):
                 mode = "backupmode='full'"
             kind = ('target' if self.push else 'scratch')
-            disks += (f"<disk name='{target}' backup='yes' type='file' {mode}>"
-                      f"<driver type='qcow2'/><{kind} file='{self.paths[target]}'/>"
+            disks += (f"<disk name='{target}' backup='yes' type='file' {mode} "
+                      f"{self.attributes(target)}><driver type='qcow2'/><{kind} file='{self.paths[target]}'/>"
                       '</disk>')
         mode = 'push' if self.push else 'pull'
         return f"<domainbackup mode='{mode}'>{inner}<disks>{disks}</disks></domainbackup>"
@@ -95,11 +102,18 @@ class Backup:
     def export(self, target):
         return f'nbd+unix:///{target}?socket={self.socket}'
 
+    def bitmap(self, target):
+        return 'backup-' + target
+
+    def image(self, target):
+        """The export, as arguments of qemu-img."""
+        return [self.export(target)]
+
     def dirty(self, target):
         """The 64 KiB clusters that a pull backup calls changed."""
         done = subprocess.run(
-            ['nbdinfo', '--map=qemu:dirty-bitmap:backup-' + target, self.export(target)],
-            capture_output=True, text=True, check=False)
+            ['nbdinfo', '--map=qemu:dirty-bitmap:' + self.bitmap(target),
+             self.export(target)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Failure(f'nbdinfo: {done.stderr}')
         found = set()
@@ -125,7 +139,7 @@ class Backup:
             os.unlink(lower)
             return
         copy = self.paths[target] + '.copy'
-        qemu_img('convert', '-O', 'raw', self.export(target), copy)
+        qemu_img('convert', '-O', 'raw', *self.image(target), copy)
         images.expect_content(copy, wanted, f'export of {target}', 'raw')
         os.unlink(copy)
         if base is not None:
