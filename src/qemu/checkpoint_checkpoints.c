@@ -473,6 +473,48 @@ virCheckpointEngineMeasure(virCheckpointSegments *segments,
     return TRUE;
 }
 
+/*
+ * A disk that was taken out has no size, nor has one whose changes are not known (its
+ * image was replaced, its QEMU was killed): the others still have theirs.  If nothing
+ * can be said of any disk, that is the answer.
+ */
+static gboolean
+virCheckpointEngineMeasureAll(virCheckpointSegments *segments,
+                              const virCheckpointRecord *record,
+                              virCheckpointDef *def,
+                              GError **error)
+{
+    g_autoptr(GError) unknown = NULL;
+    gboolean any = FALSE;
+    guint i;
+
+    for (i = 0; def->disks && i < def->disks->len; i++) {
+        virCheckpointDiskDef *disk = g_ptr_array_index(def->disks, i);
+        g_autoptr(GError) failed = NULL;
+
+        if (disk->type != VIR_CHECKPOINT_DISK_BITMAP ||
+            !virCheckpointSegmentsFindTop(segments, disk->name))
+            continue;
+        if (virCheckpointEngineMeasure(segments, record, disk, &failed)) {
+            any = TRUE;
+            continue;
+        }
+        if (!g_error_matches(failed, VIR_CHECKPOINT_ERROR,
+                             VIR_ERR_CHECKPOINT_INCONSISTENT)) {
+            g_propagate_error(error, g_steal_pointer(&failed));
+            return FALSE;
+        }
+        g_debug("domain=%s checkpoint=%s no size: %s", segments->view->uuid,
+                record->def->name, failed->message);
+        if (!unknown)
+            unknown = g_steal_pointer(&failed);
+    }
+    if (any || !unknown)
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&unknown));
+    return FALSE;
+}
+
 static virCheckpointDef *
 virCheckpointEngineDefWithSizes(virCheckpointEngine *engine,
                                 const gchar *uuid,
@@ -485,7 +527,6 @@ virCheckpointEngineDefWithSizes(virCheckpointEngine *engine,
     g_autoptr(GPtrArray) targets = NULL;
     g_autoptr(virCheckpointDef) def = NULL;
     const virCheckpointRecord *record;
-    guint i;
 
     if (!operation ||
         !(segments =
@@ -498,16 +539,9 @@ virCheckpointEngineDefWithSizes(virCheckpointEngine *engine,
         !(record = virCheckpointEngineFind(segments->records, name, error)))
         return NULL;
     def = virCheckpointDefCopy(record->def);
-    for (i = 0; def->disks && i < def->disks->len; i++) {
-        virCheckpointDiskDef *disk = g_ptr_array_index(def->disks, i);
-
-        /* A disk that was taken out has no size; the others still have theirs. */
-        if (disk->type == VIR_CHECKPOINT_DISK_BITMAP &&
-            virCheckpointSegmentsFindTop(segments, disk->name) &&
-            !virCheckpointEngineMeasure(segments, record, disk, error)) {
-            virCheckpointEngineUnsettle(engine, uuid);
-            return NULL;
-        }
+    if (!virCheckpointEngineMeasureAll(segments, record, def, error)) {
+        virCheckpointEngineUnsettle(engine, uuid);
+        return NULL;
     }
     return g_steal_pointer(&def);
 }

@@ -75,7 +75,10 @@ def test_disks_that_come_and_go(host):
     assert covered(dom, 'c3') == ['vda', 'vdb']
     # Another image under the old name: nothing is known of it, and nothing is claimed.
     dom.attachDevice(extra_disk(host, 'sda', name='other'))
-    assert code(dom.checkpointLookupByName('c2').getXMLDesc, SIZE) == \
+    # The others of that checkpoint still have their sizes.
+    assert sizes(dom, 'c2') == {'vda': CLUSTER, 'vdb': 0}, sizes(dom, 'c2')
+    text = dom.checkpointLookupByName('c2').getXMLDesc(NO_DOMAIN)
+    assert code(dom.checkpointCreateXML, text, REDEFINE | VALIDATE) == \
         libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT
     assert sizes(dom, 'c3') == {'vda': 0, 'vdb': 0}
     dom.checkpointCreateXML(C.format('c4'))

@@ -6,6 +6,7 @@ or says of that disk that it is inconsistent.  Where bits can be carried they mu
 """
 
 import os
+import xml.etree.ElementTree as ElementTree
 
 import libvirt
 
@@ -306,8 +307,16 @@ def backup_since(cell, moment, target):
     one.end(moment.models)
 
 
-def size_since(cell, moment):
-    cell.oracle.dom.checkpointLookupByName(moment.name).getXMLDesc(SIZE)
+def sized(cell, moment):
+    """The disks of which it is known how much changed since."""
+    seen = {}
+
+    def look(*_):
+        text = cell.oracle.dom.checkpointLookupByName(moment.name).getXMLDesc(SIZE)
+        seen.update((disk.get('name'), disk.get('size'))
+                    for disk in ElementTree.fromstring(text).iter('disk'))
+    attempt(look, cell, moment)
+    return {target for target, size in seen.items() if size is not None}
 
 
 def follow(cell):
@@ -315,7 +324,7 @@ def follow(cell):
     found = {}
     cell.oracle.events.forget()
     for moment in list(cell.oracle.moments):
-        whole = attempt(size_since, cell, moment)
+        known = sized(cell, moment)
         for target in sorted(moment.models):
             by_backup = attempt(backup_since, cell, moment, target)
             by_copy = 'kept'
@@ -323,8 +332,9 @@ def follow(cell):
                 by_copy = attempt(cell.oracle.finish, moment, target)
             else:
                 by_copy = by_backup
-            if by_backup != by_copy or (whole == 'kept' and by_backup == 'lost'):
-                raise Failure(f'{target} since {moment.name}: sizes {whole}, backup '
+            by_size = 'kept' if target in known else 'lost'
+            if not by_backup == by_copy == by_size:
+                raise Failure(f'{target} since {moment.name}: size {by_size}, backup '
                               f'{by_backup}, copy {by_copy}')
             found[moment.name, target] = by_backup
     return found
