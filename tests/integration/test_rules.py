@@ -14,6 +14,24 @@ SEEN = {'by': 'daemon', 'domain': 'd', 'sent': {'execute': 'query-named-block-no
                  'inconsistent': False}]}]}}
 
 
+TWO_LAYERS = {'by': 'daemon', 'domain': 'd', 'sent': {'execute': 'query-named-block-nodes'},
+              'reply': {'return': [
+                  {'node-name': name, 'ro': False, 'dirty-bitmaps': [
+                      {'name': 'A', 'recording': True, 'persistent': True,
+                       'inconsistent': False}]} for name in ('over', 'base')]}}
+
+
+def graph(*edges):
+    """What is above what: ('device', 'over') for a disk that the guest has."""
+    names = sorted({name for edge in edges for name in edge} | {'over', 'base'})
+    return {'by': 'daemon', 'domain': 'd', 'sent': {'execute': 'x-debug-query-block-graph'},
+            'reply': {'return': {
+                'nodes': [{'id': i, 'name': n, 'type': 'block-driver'}
+                          for i, n in enumerate(names)],
+                'edges': [{'parent': names.index(a), 'child': names.index(b)}
+                          for a, b in edges]}}}
+
+
 def command(execute, /, **arguments):
     return {'by': 'daemon', 'domain': 'd', 'reply': {'return': {}},
             'sent': {'execute': execute, 'arguments': {
@@ -67,6 +85,13 @@ def test_each_break_would_be_noticed(host):
     fine('counting', sample, command('block-dirty-bitmap-remove', node='top', name='n'))
     never('copy by a count', sample, command(
         'blockdev-backup', device='top', target='t', bitmap='n', bitmap_mode='always'))
+    back = transaction(merge('A', ('over', 'A'), node='base'))
+    fine('bits of an overlay that has left', TWO_LAYERS, graph(('device', 'base')), back)
+    never('bits of the disk itself', TWO_LAYERS,
+          graph(('device', 'over'), ('over', 'base')), back)
+    never('bits of a layer in the chain', TWO_LAYERS,
+          graph(('device', 'base'), ('base', 'over')), back)
+    never('bits of a layer not looked for', TWO_LAYERS, back)
     never('copy from the live disk', transaction(add('w'), merge('w', ('top', 'A'))), command(
         'blockdev-backup', device='top', target='t', bitmap='w', bitmap_mode='always'))
     never('commit without base', call(

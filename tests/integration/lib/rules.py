@@ -30,6 +30,7 @@ class Monitor:
     def __init__(self):
         self.bitmaps = {}  # (node, name) -> Bitmap
         self.read_only = {}  # node -> bool
+        self.used = None  # nodes that something is above of, when last looked
         self.broken = []
         self.sampled = {}  # (node, name): merged from an active bitmap while disabled
 
@@ -45,6 +46,10 @@ class Monitor:
                     self.bitmaps[name, b['name']] = Bitmap(
                         b['recording'] and not b['inconsistent'], b['persistent'],
                         bool(node['ro']))
+
+    def see_graph(self, graph):
+        names = {node['id']: node['name'] for node in graph.get('nodes', [])}
+        self.used = {names.get(edge['child']) for edge in graph.get('edges', [])}
 
     def _sources(self, data):
         for source in data.get('bitmaps', []):
@@ -70,9 +75,12 @@ class Monitor:
             successors = [key for key, other in self.bitmaps.items() if key != source and
                           key[0] == source[0] and other.recording]
             same = self.bitmaps.get(target)
-            if same and same.recording and target[1] == source[1]:
+            if same and same.recording and target[0] != source[0] and \
+                    target[1] == source[1] and self.used is not None and \
+                    source[0] not in self.used:
                 # The layer's own bitmap, which records where the guest writes now, takes
-                # over what it had on an overlay that has left the chain.
+                # over what it had on an overlay that has left the chain: nobody writes
+                # through a node that has nothing above it.
                 continue
             if not successors:
                 if self.bitmaps.get(target) and not self.bitmaps[target].persistent and \
@@ -139,6 +147,8 @@ class Monitor:
             self.bitmaps = before
         elif kind == 'query-named-block-nodes' and isinstance(reply.get('return'), list):
             self.see(reply['return'])
+        elif kind == 'x-debug-query-block-graph' and isinstance(reply.get('return'), dict):
+            self.see_graph(reply['return'])
 
 
 def _snapshot(arguments, domains, break_):

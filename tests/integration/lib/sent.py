@@ -55,6 +55,13 @@ def _brief_node(node):
                 for b in node.get('dirty-bitmaps', [])]}
 
 
+def _brief_graph(graph):
+    return {'nodes': [{key: n.get(key) for key in ('id', 'name', 'type')}
+                      for n in graph.get('nodes', [])],
+            'edges': [{key: e.get(key) for key in ('parent', 'child')}
+                      for e in graph.get('edges', [])]}
+
+
 def brief(entry):
     """An entry of the daemon's log with only what rules look at of the reply."""
     sent, reply = entry['sent'], entry.get('reply') or {}
@@ -63,6 +70,9 @@ def brief(entry):
     elif sent.get('execute') == 'query-named-block-nodes' and \
             isinstance(reply.get('return'), list):
         kept = {'return': [_brief_node(node) for node in reply['return']]}
+    elif sent.get('execute') == 'x-debug-query-block-graph' and \
+            isinstance(reply.get('return'), dict):
+        kept = {'return': _brief_graph(reply['return'])}
     else:
         kept = {'return': {}} if 'return' in reply else {}
     return {'by': 'daemon', 'domain': entry.get('domain'), 'sent': sent, 'reply': kept}
