@@ -75,6 +75,12 @@ def meson_test(folder, counts, *options, env=None):
     counts.add(passed, failed, skipped)
 
 
+def tidy(counts):
+    step('clang-tidy')
+    failed = run(os.path.join(TOP, 'scripts', 'check-tidy.sh'), BUILD) != 0
+    counts.add(not failed, failed, 0)
+
+
 def asan(counts):
     step('unit tests under ASan and UBSan')
     if not build(ASAN, '--buildtype=debug', '-Db_sanitize=address,undefined',
@@ -120,6 +126,7 @@ def main():
     if build(BUILD):
         step('unit and style tests')
         meson_test(BUILD, counts)
+        tidy(counts)
         asan(counts)
         integration(counts, options)
     else:

@@ -11,7 +11,7 @@ PACKAGES="
     qemu-system-x86 qemu-utils
     python3 python3-libvirt e2fsprogs util-linux openssl
     dbus polkitd virtnbdbackup
-    clang-format libxml2-utils
+    clang-format clang-tidy libxml2-utils
 "
 PATH=$PATH:/usr/sbin:/sbin
 export PATH
