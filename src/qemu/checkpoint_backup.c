@@ -342,7 +342,6 @@ virCheckpointBackupBegun(virCheckpointBackup *backup, GError **error)
     if (!virCheckpointBackupSave(operation->store, backup->record, error) ||
         !virCheckpointFaultPoint("backup/running", error))
         return FALSE;
-    virCheckpointBackupWatch(operation->engine, backup->record);
     if (!virCheckpointBackupDrop(operation->store, operation->view, backup->record,
                                  error) ||
         !virCheckpointFaultPoint("backup/dropped", error))
@@ -397,6 +396,8 @@ virCheckpointBackupRun(virCheckpointBackup *backup,
         !virCheckpointFaultPoint("backup/planned", error))
         return VIR_CHECKPOINT_BACKUP_FAILED;
     xml = virCheckpointBackupRequestFormat(backup->request);
+    virCheckpointBackupWatch(operation->engine, operation->view->uuid, backup->record,
+                             g_get_monotonic_time());
     switch (func(xml, own, data)) {
     case VIR_CHECKPOINT_BACKUP_ACCEPTED:
         break;

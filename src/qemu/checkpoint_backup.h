@@ -30,9 +30,34 @@ virCheckpointBackupRecover(virCheckpointEngine *engine,
                            virCheckpointDomainView *view,
                            GError **error);
 
-/** The domain's job of libvirt's has ended.  Main context: does not block. */
+/** A job of libvirt's has ended, as @params say.  Main context: does not block. */
 void
-virCheckpointBackupJobEvent(virCheckpointEngine *engine, const gchar *uuid);
+virCheckpointBackupJobEvent(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            virTypedParameterPtr params,
+                            int count);
+
+/** What is known of the end of a push that is recorded: engine->backups, by uuid. */
+typedef enum {
+    VIR_CHECKPOINT_BACKUP_END_EXPECTED, /* its event will come */
+    VIR_CHECKPOINT_BACKUP_END_MISSED,   /* the connection for events went away */
+    VIR_CHECKPOINT_BACKUP_END_COMPLETED,
+    VIR_CHECKPOINT_BACKUP_END_FAILED,
+    VIR_CHECKPOINT_BACKUP_END_LAST
+} virCheckpointBackupEndState;
+
+typedef struct virCheckpointBackupEnd {
+    gchar *id;        /* of the backup's record */
+    gint64 beganUsec; /* monotonic: not before; 0: it runs since before we did */
+    virCheckpointBackupEndState state;
+} virCheckpointBackupEnd;
+
+void
+virCheckpointBackupEndFree(gpointer data);
+
+/** Events may not have reached us.  Thread: any. */
+void
+virCheckpointBackupEventsMissed(virCheckpointEngine *engine);
 
 /** TRUE if what a look at the checkpoints would show is not decided: a call was not
  * answered, or a push may have ended. */
@@ -56,10 +81,20 @@ virCheckpointBackupRemove(virCheckpointStoreDomain *store, GError **error);
 gchar *
 virCheckpointBackupDescribe(const virCheckpointDomainView *view, GError **error);
 
-/** From now on the end of the job of @record will be seen by us. */
+/**
+ * virCheckpointBackupWatch:
+ * @beganUsec: monotonic time before the call that begins the job; 0: it runs
+ *
+ * From now on the end of the job of @record will be seen by us.
+ */
 void
 virCheckpointBackupWatch(virCheckpointEngine *engine,
-                         const virCheckpointBackupRecord *record);
+                         const gchar *uuid,
+                         const virCheckpointBackupRecord *record,
+                         gint64 beganUsec);
+/** Nothing began. */
+void
+virCheckpointBackupForget(virCheckpointEngine *engine, const gchar *uuid);
 
 /** Removes what libvirt and QEMU have under the names of @record: checkpoints of
  * libvirt's and bitmaps.  What cannot go yet goes later. */

@@ -9,9 +9,10 @@
  *
  * Of a job that runs we must know how it ends when it is a push with a checkpoint: a
  * failed one takes its checkpoint back, so that the next backup does not skip a window.
- * Libvirt keeps the result of a domain's last job; it is believed only when we saw the
- * job run, in this process and under this libvirtd, and looked at its end: otherwise it
- * may be another's.  In doubt the job has failed, and the next backup copies more.
+ * A domain has one backup at a time, so the first event of one that began no earlier
+ * than our call is our job's.  What libvirt says of the domain's last job is not asked:
+ * by then that may be another's.  If the event was missed, with a connection or with
+ * us, the job has failed, and the next backup copies more.
  */
 
 #include "config.h"
@@ -33,6 +34,11 @@
 /* After its event a job may be there for a moment still. */
 #define OVER_TRIES 50
 #define OVER_STEP_MS 50
+
+/* An event that has not come by then is not going to. */
+#define EVENT_WAIT_MS 5000
+/* Of the two times of which a job's length is the difference. */
+#define EVENT_ROUNDING_USEC 2000
 
 static virCheckpointBackupRecord *
 virCheckpointBackupRead(const gchar *path, GError **error)
@@ -96,27 +102,87 @@ virCheckpointBackupDescribe(const virCheckpointDomainView *view, GError **error)
 
 void
 virCheckpointBackupWatch(virCheckpointEngine *engine,
-                         const virCheckpointBackupRecord *record)
+                         const gchar *uuid,
+                         const virCheckpointBackupRecord *record,
+                         gint64 beganUsec)
 {
+    virCheckpointBackupEnd *end;
+
     g_mutex_lock(&engine->lock);
-    if (g_hash_table_add(engine->backups, g_strdup(record->id)))
-        engine->busy++;
+    end = g_hash_table_lookup(engine->backups, uuid);
+    if (!end || !g_str_equal(end->id, record->id)) {
+        if (!end)
+            engine->busy++;
+        end = g_new0(virCheckpointBackupEnd, 1);
+        end->id = g_strdup(record->id);
+        end->beganUsec = beganUsec;
+        g_hash_table_replace(engine->backups, g_strdup(uuid), end);
+    } else if (end->state == VIR_CHECKPOINT_BACKUP_END_MISSED && beganUsec == 0) {
+        end->state = VIR_CHECKPOINT_BACKUP_END_EXPECTED;
+    }
     g_mutex_unlock(&engine->lock);
 }
 
-/* Returns: TRUE if it was watched from its begin to its end. */
+/*
+ * How the job of @record, which is over, has ended: its event comes in the moment in
+ * which the job goes.
+ */
 static gboolean
-virCheckpointBackupUnwatch(virCheckpointEngine *engine,
-                           const virCheckpointBackupRecord *record)
+virCheckpointBackupAwaitEnd(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            const virCheckpointBackupRecord *record)
 {
-    gboolean known;
+    gint64 until = g_get_monotonic_time() + EVENT_WAIT_MS * 1000;
+    const virCheckpointBackupEnd *end;
+    gboolean completed;
 
     g_mutex_lock(&engine->lock);
-    known = g_hash_table_remove(engine->backups, record->id);
-    if (known)
+    while ((end = g_hash_table_lookup(engine->backups, uuid)) &&
+           g_str_equal(end->id, record->id) &&
+           end->state == VIR_CHECKPOINT_BACKUP_END_EXPECTED && !engine->stopping &&
+           g_cond_wait_until(&engine->changed, &engine->lock, until))
+        ;
+    end = g_hash_table_lookup(engine->backups, uuid);
+    completed = end && g_str_equal(end->id, record->id) &&
+                end->state == VIR_CHECKPOINT_BACKUP_END_COMPLETED;
+    g_mutex_unlock(&engine->lock);
+    return completed;
+}
+
+void
+virCheckpointBackupForget(virCheckpointEngine *engine, const gchar *uuid)
+{
+    g_mutex_lock(&engine->lock);
+    if (g_hash_table_remove(engine->backups, uuid))
         engine->busy--;
     g_mutex_unlock(&engine->lock);
-    return known;
+}
+
+void
+virCheckpointBackupEndFree(gpointer data)
+{
+    virCheckpointBackupEnd *end = data;
+
+    g_free(end->id);
+    g_free(end);
+}
+
+void
+virCheckpointBackupEventsMissed(virCheckpointEngine *engine)
+{
+    GHashTableIter iter;
+    gpointer value;
+
+    g_mutex_lock(&engine->lock);
+    g_hash_table_iter_init(&iter, engine->backups);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        virCheckpointBackupEnd *end = value;
+
+        if (end->state == VIR_CHECKPOINT_BACKUP_END_EXPECTED)
+            end->state = VIR_CHECKPOINT_BACKUP_END_MISSED;
+    }
+    g_cond_broadcast(&engine->changed);
+    g_mutex_unlock(&engine->lock);
 }
 
 virCheckpointBackupRecord *
@@ -203,7 +269,8 @@ virCheckpointBackupTakeBack(virCheckpointStoreDomain *store,
 
 /* A call that was not answered. */
 static gboolean
-virCheckpointBackupRecoverCall(virCheckpointStoreDomain *store,
+virCheckpointBackupRecoverCall(virCheckpointEngine *engine,
+                               virCheckpointStoreDomain *store,
                                virCheckpointDomainView *view,
                                virCheckpointBackupRecord *record,
                                const gchar *running,
@@ -219,6 +286,7 @@ virCheckpointBackupRecoverCall(virCheckpointStoreDomain *store,
     /* While the domain is off nobody can tell what QEMU did: its start decides. */
     if (made && made->state == VIR_CHECKPOINT_RECORD_CREATING)
         return TRUE;
+    virCheckpointBackupForget(engine, view->uuid);
     if (!virCheckpointBackupTakeBack(store, view, record, error) ||
         !virCheckpointFaultPoint("backup/taken-back", error) ||
         !virCheckpointBackupDrop(store, view, record, error))
@@ -231,26 +299,6 @@ virCheckpointBackupRecoverCall(virCheckpointStoreDomain *store,
     return virCheckpointBackupSave(store, record, error);
 }
 
-/* TRUE if libvirt's last job of the domain was a backup that completed. */
-static gboolean
-virCheckpointBackupCompleted(const virCheckpointDomainView *view)
-{
-    virTypedParameterPtr params = NULL;
-    int count = 0;
-    int type = VIR_DOMAIN_JOB_NONE;
-    int operation = VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
-
-    if (!view->running ||
-        virDomainGetJobStats(view->domain, &type, &params, &count,
-                             VIR_DOMAIN_JOB_STATS_COMPLETED |
-                                 VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED) < 0)
-        return FALSE;
-    virTypedParamsGetInt(params, count, VIR_DOMAIN_JOB_OPERATION, &operation);
-    virTypedParamsFree(params, count);
-    return type == VIR_DOMAIN_JOB_COMPLETED &&
-           operation == VIR_DOMAIN_JOB_OPERATION_BACKUP;
-}
-
 gboolean
 virCheckpointBackupRecover(virCheckpointEngine *engine,
                            virCheckpointStoreDomain *store,
@@ -261,7 +309,7 @@ virCheckpointBackupRecover(virCheckpointEngine *engine,
     g_autoptr(virCheckpointBackupRecord) record =
         virCheckpointBackupLoad(store, &failed);
     g_autofree gchar *running = NULL;
-    gboolean watched;
+    gboolean completed = TRUE;
 
     if (record)
         running = virCheckpointBackupDescribe(view, &failed);
@@ -272,14 +320,16 @@ virCheckpointBackupRecover(virCheckpointEngine *engine,
     if (!record)
         return TRUE;
     if (record->state == VIR_CHECKPOINT_BACKUP_BEGINNING)
-        return virCheckpointBackupRecoverCall(store, view, record, running, error);
+        return virCheckpointBackupRecoverCall(engine, store, view, record, running,
+                                              error);
     if (running && g_strcmp0(running, record->description) == 0) {
-        virCheckpointBackupWatch(engine, record);
+        virCheckpointBackupWatch(engine, view->uuid, record, 0);
         return TRUE;
     }
-    watched = virCheckpointBackupUnwatch(engine, record);
-    if (record->push && !(watched && !running && virCheckpointBackupCompleted(view)) &&
-        !virCheckpointBackupTakeBack(store, view, record, error))
+    if (record->push)
+        completed = virCheckpointBackupAwaitEnd(engine, view->uuid, record);
+    virCheckpointBackupForget(engine, view->uuid);
+    if (!completed && !virCheckpointBackupTakeBack(store, view, record, error))
         return FALSE;
     return virCheckpointFaultPoint("backup/concluded", error) &&
            virCheckpointBackupDrop(store, view, record, error) &&
@@ -307,9 +357,45 @@ virCheckpointBackupOverTask(virCheckpointEngine *engine, gpointer data)
     }
 }
 
-void
-virCheckpointBackupJobEvent(virCheckpointEngine *engine, const gchar *uuid)
+/*
+ * Notes the end of a job that began no earlier than the one that is expected; how long
+ * it ran is in whole milliseconds.
+ */
+static void
+virCheckpointBackupNoteEnd(virCheckpointEngine *engine,
+                           const gchar *uuid,
+                           gboolean success,
+                           guint64 elapsedMs)
 {
+    gint64 beganUsec = g_get_monotonic_time() - (gint64)(elapsedMs * 1000);
+    virCheckpointBackupEnd *end;
+
+    g_mutex_lock(&engine->lock);
+    end = g_hash_table_lookup(engine->backups, uuid);
+    if (end && end->state == VIR_CHECKPOINT_BACKUP_END_EXPECTED &&
+        beganUsec + EVENT_ROUNDING_USEC >= end->beganUsec) {
+        end->state = success ? VIR_CHECKPOINT_BACKUP_END_COMPLETED
+                             : VIR_CHECKPOINT_BACKUP_END_FAILED;
+        g_cond_broadcast(&engine->changed);
+    }
+    g_mutex_unlock(&engine->lock);
+}
+
+void
+virCheckpointBackupJobEvent(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            virTypedParameterPtr params,
+                            int count)
+{
+    int operation = VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
+    int success = 0;
+    unsigned long long elapsedMs = 0;
+
+    virTypedParamsGetInt(params, count, VIR_DOMAIN_JOB_OPERATION, &operation);
+    virTypedParamsGetBoolean(params, count, VIR_DOMAIN_JOB_SUCCESS, &success);
+    virTypedParamsGetULLong(params, count, VIR_DOMAIN_JOB_TIME_ELAPSED, &elapsedMs);
+    if (operation == VIR_DOMAIN_JOB_OPERATION_BACKUP)
+        virCheckpointBackupNoteEnd(engine, uuid, success, elapsedMs);
     virCheckpointEngineUnsettle(engine, uuid);
     virCheckpointEngineSpawn(engine, virCheckpointBackupOverTask, g_strdup(uuid),
                              g_free);

@@ -232,7 +232,7 @@ virCheckpointEngineJobCompleted(virConnectPtr conn,
     char uuid[VIR_UUID_STRING_BUFLEN];
 
     if (virDomainGetUUIDString(domain, uuid) == 0)
-        virCheckpointBackupJobEvent(opaque, uuid);
+        virCheckpointBackupJobEvent(opaque, uuid, params, count);
 }
 
 static void
@@ -348,6 +348,7 @@ virCheckpointEngineOpenConnection(virCheckpointEngine *engine, GError **error)
         virCheckpointEngineDropConnection(engine);
         return FALSE;
     }
+    virCheckpointBackupEventsMissed(engine);
     g_mutex_lock(&engine->lock);
     g_hash_table_remove_all(engine->settled);
     g_mutex_unlock(&engine->lock);
@@ -406,7 +407,8 @@ virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
     g_cond_init(&engine->changed);
     engine->mirrors = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     engine->settled = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    engine->backups = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    engine->backups = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                            virCheckpointBackupEndFree);
     engine->pool =
         g_thread_pool_new(virCheckpointEngineRunTask, engine, -1, FALSE, NULL);
     if (!virCheckpointMirrorInit(engine, error)) {

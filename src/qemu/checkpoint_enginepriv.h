@@ -57,14 +57,15 @@ struct virCheckpointEngine {
     GHashTable *mirrors; /* "uuid/target" -> what the mirror module wants */
 
     GMutex lock;           /* guards what follows */
-    GCond changed;         /* broadcast when stopping is set */
+    GCond changed;         /* broadcast when stopping is set, or a backup ended */
     virConnectPtr conn;    /* owned, or NULL: not connected; changed under both locks */
     GQueue idle;           /* virConnectPtr that no operation uses */
     gboolean reconnecting; /* a worker tries */
     gboolean stopping;
     guint busy;          /* operations and mirrors under way */
     GHashTable *settled; /* uuid: nothing is left over from earlier operations */
-    GHashTable *backups; /* ids of backups whose end we shall see */
+    GHashTable
+        *backups; /* uuid -> virCheckpointBackupEnd* of the job that is recorded */
 };
 
 /**

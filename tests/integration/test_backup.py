@@ -5,7 +5,7 @@ import subprocess
 
 import libvirt
 
-from lib import store
+from lib import jobs, store
 from lib.backups import Backup
 from lib.domain import CLUSTER, MIB, VM
 from lib.faults import Sweep
@@ -143,15 +143,29 @@ def test_checkpoint_of_some_disks(host):
     at_rest(oracle)
 
 
+def small_folder(host):
+    """On a file system that is full at once."""
+    if not host.system:
+        raise Skip('needs root: a small file system')
+    path = os.path.join(host.work, 'full')
+    os.makedirs(path, exist_ok=True)
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'none', path], check=True)
+    return path
+
+
+def reached(host, point):
+    try:
+        with open(os.path.join(host.logs, 'points.log')) as file:
+            return point in file.read().split()
+    except FileNotFoundError:
+        return False
+
+
 def test_failed_push_takes_its_checkpoint_back(host):
     """Aborted, out of space, guest stopped or killed: no window is skipped."""
     oracle = oracle_of(host)
     chain(oracle, 1)
-    full = os.path.join(host.work, 'full')
-    os.makedirs(full, exist_ok=True)
-    if not host.system:
-        raise Skip('needs root: a small file system')
-    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=256k', 'none', full], check=True)
+    full = small_folder(host)
     for end in ('full', 'stop', 'kill'):
         oracle.vm.write(0, 4 * MIB, 7)
         oracle.about_to_create('gone', sorted(oracle.vm.disks))
@@ -173,6 +187,33 @@ def test_failed_push_takes_its_checkpoint_back(host):
             oracle.vm.start()
         one.clean()
     assert stock_checkpoints(oracle) == []
+
+
+def test_another_push_is_not_ours(host):
+    """Ours fails while we do not look; what somebody's past us did before and after it is
+    not taken for its end."""
+    go = os.path.join(host.images, 'go')
+    host.daemon_env = {'VIRT_CHECKPOINT_FAULTS': f'backup/running=hold:{go}',
+                       'VIRT_CHECKPOINT_FAULTS_LOG': os.path.join(host.logs, 'points.log')}
+    oracle = oracle_of(host)
+    chain(oracle, 1)
+    oracle.vm.write(0, 8 * MIB, 7)
+    stock = Backup(oracle.vm, oracle.vm.dom, push=True).begin()
+    stock.wait()
+    stock.clean()
+    one = backup(oracle, since='c1', checkpoint='gone', push=True)
+    one.paths['vda'] = os.path.join(small_folder(host), 'target.qcow2')
+    begin = jobs.Later(one.begin)
+    wait_for(lambda: reached(host, 'backup/running'), 'ours was begun')
+    one.wait()
+    stock = Backup(oracle.vm, oracle.vm.dom, push=True).begin()
+    stock.wait()
+    stock.clean()
+    with open(go, 'w'):
+        pass
+    begin.join()
+    wait_for(lambda: 'gone' not in listed(oracle), 'the checkpoint goes')
+    at_rest(oracle)
 
 
 def listed(oracle):
