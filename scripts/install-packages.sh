@@ -9,7 +9,7 @@ PACKAGES="
     libglib2.0-dev libxml2-dev libyajl-dev libvirt-dev libtirpc-dev
     libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
     qemu-system-x86 qemu-utils
-    python3 python3-libvirt e2fsprogs util-linux openssl
+    python3 python3-libvirt e2fsprogs util-linux mount openssl
     dbus polkitd virtnbdbackup
     clang-format clang-tidy libxml2-utils
 "

@@ -31,6 +31,7 @@
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
 #include "checkpoint_mirror_request.h"
+#include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_offline.h"
 
@@ -43,6 +44,7 @@ virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
 {
     virDomainPtr domain = step->view->domain;
     g_autofree gchar *xml = NULL;
+    g_autofree gchar *disk = NULL;
     g_autofree gchar *changed = NULL;
     g_autoptr(GError) failed = NULL;
     virDomainPtr redefined;
@@ -55,7 +57,13 @@ virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
     xml = virDomainGetXMLDesc(domain, VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE);
     if (!xml)
         return virCheckpointDomainSetError(error);
-    changed = virCheckpointMirrorReplaceSource(xml, from, to, format, &failed);
+    if (g_str_equal(to, step->mirror->destPath))
+        disk = virCheckpointMirrorCopyXml(step->mirror->job->destXml, format, error);
+    else
+        disk = virCheckpointMirrorDestXml(to, format, virCheckpointMirrorIsBlock(to));
+    if (!disk)
+        return FALSE;
+    changed = virCheckpointMirrorReplaceSource(xml, from, disk, &failed);
     if (failed) {
         g_propagate_error(error, g_steal_pointer(&failed));
         return FALSE;

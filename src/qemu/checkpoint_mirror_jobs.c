@@ -104,7 +104,9 @@ virCheckpointMirrorAttach(const virCheckpointMirrorStep *step, GError **error)
     g_autofree gchar *format = virCheckpointMirrorNodeName(mirror, "t");
     g_autofree gchar *file = virCheckpointMirrorNodeName(mirror, "f");
     g_autofree gchar *path = NULL;
+    gboolean block = virCheckpointMirrorIsBlock(mirror->destPath);
     gboolean inherited = mirror->offline;
+    virCheckpointJson *top;
     guint64 set = 0;
 
     if (!inherited &&
@@ -115,20 +117,22 @@ virCheckpointMirrorAttach(const virCheckpointMirrorStep *step, GError **error)
     if (!virCheckpointFaultPoint("mirror/target-fd", error) ||
         !virCheckpointMirrorRun(
             monitor, "blockdev-add",
-            virCheckpointJsonBuild("s:driver", "file", "s:node-name", file,
-                                   "s:filename", path, "s:discard", "unmap", NULL),
+            virCheckpointJsonBuild("s:driver", block ? "host_device" : "file",
+                                   "s:node-name", file, "s:filename", path, "s:discard",
+                                   "unmap", NULL),
             error)) {
         if (!inherited)
             virCheckpointMonitorRemoveFd(monitor, set, NULL);
         return FALSE;
     }
-    return virCheckpointFaultPoint("mirror/target-file", error) &&
-           virCheckpointMirrorRun(
-               monitor, "blockdev-add",
-               virCheckpointJsonBuild("s:driver", mirror->job->destFormat,
-                                      "s:node-name", format, "s:file", file,
-                                      "s:discard", "unmap", NULL),
-               error);
+    if (!virCheckpointFaultPoint("mirror/target-file", error))
+        return FALSE;
+    top = virCheckpointJsonBuild("s:driver", mirror->job->destFormat, "s:node-name",
+                                 format, "s:file", file, "s:discard", "unmap", NULL);
+    /* The copy of a disk to a larger device: a backup wants equal sizes. */
+    if (block && g_str_equal(mirror->job->destFormat, "raw"))
+        virCheckpointJsonAddUint64(top, "size", mirror->job->sizeBytes);
+    return virCheckpointMirrorRun(monitor, "blockdev-add", top, error);
 }
 
 static gboolean
@@ -314,7 +318,7 @@ virCheckpointMirrorLook(const virCheckpointMirrorStep *step,
                     step->view->name);
         return FALSE;
     }
-    where->known = g_strdup(disk->source);
+    where->known = virCheckpointMirrorXmlSource(step->view->xml, mirror->target);
     where->overlay =
         virCheckpointGraphLayer(where->graph, where->top, mirror->overlayPath);
     where->source =

@@ -5,11 +5,9 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * The pure part of the mirror: requests are judged and XML is made from text alone,
- * so that tests need no guest.  The destination is kept as the caller wrote it (cache
- * mode, discard and so on are for libvirt's own copy); we add only what the relay
- * needs to be said: the format and the end of the backing chain.  Two rules of
- * docs/internals/mirror.md live here: a snapshot lists every disk of the domain, and
- * nothing is guessed about a destination that is not a plain file.
+ * so that tests need no guest.  A rule of docs/internals/mirror.md lives here: a
+ * snapshot lists every disk of the domain.  Destinations are
+ * checkpoint_mirror_dest.c's.
  */
 
 #include "config.h"
@@ -23,94 +21,6 @@
 static const guint virCheckpointMirrorFlags =
     VIR_DOMAIN_BLOCK_COPY_SHALLOW | VIR_DOMAIN_BLOCK_COPY_REUSE_EXT |
     VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB | VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES;
-
-void
-virCheckpointMirrorDestFree(virCheckpointMirrorDest *dest)
-{
-    if (!dest)
-        return;
-    g_free(dest->path);
-    g_free(dest->format);
-    g_free(dest);
-}
-
-/* The root element as libvirt 9 judges it: its sentence, not the parser's. */
-static xmlDoc *
-virCheckpointMirrorParseDisk(const gchar *xml, GError **error)
-{
-    g_autoptr(xmlDoc) doc =
-        virCheckpointXmlParse(xml, "(disk_definition)", NULL, error);
-    xmlNode *root;
-
-    if (!doc)
-        return NULL;
-    root = xmlDocGetRootElement(doc);
-    if (!g_str_equal((const gchar *)root->name, "disk")) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_XML_ERROR,
-                    "expecting root element of 'disk', not '%s'", root->name);
-        return NULL;
-    }
-    return g_steal_pointer(&doc);
-}
-
-static gboolean
-virCheckpointMirrorDestCheck(xmlNode *root,
-                             const virCheckpointMirrorDest *dest,
-                             GError **error)
-{
-    g_autofree gchar *type = virCheckpointXmlString(root, "./@type");
-
-    if (type && *type && !g_str_equal(type, "file")) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
-                    "destination of type '%s': an incremental copy needs a file", type);
-        return FALSE;
-    }
-    if (!dest->path || !*dest->path) {
-        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_NO_SOURCE,
-                            "destination names no file");
-        return FALSE;
-    }
-    if (!g_path_is_absolute(dest->path)) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
-                    "destination '%s' must be an absolute path", dest->path);
-        return FALSE;
-    }
-    if (dest->format && !g_str_equal(dest->format, "qcow2") &&
-        !g_str_equal(dest->format, "raw")) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
-                    "destination format '%s': an incremental copy needs qcow2 or raw",
-                    dest->format);
-        return FALSE;
-    }
-    if (virCheckpointXmlNode(root, "./source/encryption | ./source/slices |"
-                                   " ./encryption")) {
-        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
-                            "an incremental copy cannot encrypt or slice its"
-                            " destination");
-        return FALSE;
-    }
-    return TRUE;
-}
-
-virCheckpointMirrorDest *
-virCheckpointMirrorDestParse(const gchar *xml, GError **error)
-{
-    g_autoptr(xmlDoc) doc = virCheckpointMirrorParseDisk(xml, error);
-    g_autoptr(virCheckpointMirrorDest) dest = NULL;
-    xmlNode *root;
-
-    if (!doc)
-        return NULL;
-    root = xmlDocGetRootElement(doc);
-    dest = g_new0(virCheckpointMirrorDest, 1);
-    dest->path = virCheckpointXmlString(root, "./source/@file");
-    dest->format = virCheckpointXmlString(root, "./driver/@type");
-    if (dest->format && !*dest->format)
-        g_clear_pointer(&dest->format, g_free);
-    if (!virCheckpointMirrorDestCheck(root, dest, error))
-        return NULL;
-    return g_steal_pointer(&dest);
-}
 
 static gboolean
 virCheckpointMirrorRequestCheckFlags(const virCheckpointMirrorRequest *request,
@@ -183,99 +93,6 @@ virCheckpointMirrorSnapshotXml(const gchar *target,
     }
     g_string_append(xml, "  </disks>\n</domainsnapshot>\n");
     return g_string_free(xml, FALSE);
-}
-
-static void
-virCheckpointMirrorRemoveNode(xmlNode *node)
-{
-    if (!node)
-        return;
-    xmlUnlinkNode(node);
-    xmlFreeNode(node);
-}
-
-static xmlNode *
-virCheckpointMirrorEnsureDriver(xmlNode *disk)
-{
-    xmlNode *driver = virCheckpointXmlNode(disk, "./driver");
-
-    if (driver)
-        return driver;
-    driver = xmlNewChild(disk, NULL, BAD_CAST "driver", NULL);
-    xmlSetProp(driver, BAD_CAST "name", BAD_CAST "qemu");
-    return driver;
-}
-
-gchar *
-virCheckpointMirrorCopyXml(const gchar *destXml, const gchar *format, GError **error)
-{
-    g_autoptr(xmlDoc) doc = virCheckpointMirrorParseDisk(destXml, error);
-    xmlNode *disk;
-
-    if (!doc)
-        return NULL;
-    disk = xmlDocGetRootElement(doc);
-    xmlSetProp(disk, BAD_CAST "type", BAD_CAST "file");
-    xmlSetProp(virCheckpointMirrorEnsureDriver(disk), BAD_CAST "type", BAD_CAST format);
-    virCheckpointMirrorRemoveNode(virCheckpointXmlNode(disk, "./backingStore"));
-    xmlNewChild(disk, NULL, BAD_CAST "backingStore", NULL);
-    return virCheckpointXmlNodeText(disk);
-}
-
-/* Writes the chain below @store (an element that describes the new source) one level
- * higher: its own <backingStore> becomes the disk's. */
-static void
-virCheckpointMirrorPullUp(xmlNode *disk, xmlNode *store, const gchar *to)
-{
-    g_autofree gchar *path = virCheckpointXmlString(store, "./source/@file");
-    xmlNode *inner = virCheckpointXmlNode(store, "./backingStore");
-
-    if (inner && g_strcmp0(path, to) == 0) {
-        xmlUnlinkNode(inner);
-        xmlAddNextSibling(store, inner);
-    }
-    virCheckpointMirrorRemoveNode(store);
-}
-
-static xmlNode *
-virCheckpointMirrorDiskBySource(xmlNode *domain, const gchar *path)
-{
-    g_autoptr(GPtrArray) disks = virCheckpointXmlNodes(domain, "./devices/disk");
-    guint i;
-
-    for (i = 0; i < disks->len; i++) {
-        xmlNode *disk = g_ptr_array_index(disks, i);
-        g_autofree gchar *file = virCheckpointXmlString(disk, "./source/@file");
-
-        if (g_strcmp0(file, path) == 0)
-            return disk;
-    }
-    return NULL;
-}
-
-gchar *
-virCheckpointMirrorReplaceSource(const gchar *domainXml,
-                                 const gchar *from,
-                                 const gchar *to,
-                                 const gchar *format,
-                                 GError **error)
-{
-    g_autoptr(xmlDoc) doc =
-        virCheckpointXmlParse(domainXml, "(domain_definition)", "domain", error);
-    xmlNode *disk;
-    xmlNode *store;
-
-    if (!doc)
-        return NULL;
-    disk = virCheckpointMirrorDiskBySource(xmlDocGetRootElement(doc), from);
-    if (!disk)
-        return NULL;
-    xmlSetProp(virCheckpointXmlNode(disk, "./source"), BAD_CAST "file", BAD_CAST to);
-    xmlSetProp(virCheckpointMirrorEnsureDriver(disk), BAD_CAST "type", BAD_CAST format);
-    store = virCheckpointXmlNode(disk, "./backingStore");
-    if (store)
-        virCheckpointMirrorPullUp(disk, store, to);
-    return virCheckpointXmlNodeText(xmlDocGetRootElement(doc));
 }
 
 static xmlNode *

@@ -47,7 +47,14 @@ virCheckpointMirrorSystemError(GError **error, gint code, const gchar *what)
     return FALSE;
 }
 
-/* Opens @path if it is a plain file; st is what the descriptor shows. */
+static gboolean
+virCheckpointMirrorIsImage(const struct stat *st)
+{
+    return S_ISREG(st->st_mode) || S_ISBLK(st->st_mode);
+}
+
+/* Opens @path if it is a plain file or a block device that nothing is mounted from; st
+ * is what the descriptor shows. */
 static int
 virCheckpointMirrorOpenFile(const gchar *path,
                             const gchar *disk,
@@ -55,6 +62,7 @@ virCheckpointMirrorOpenFile(const gchar *path,
                             GError **error)
 {
     VIR_CHECKPOINT_AUTOFD int fd = -1;
+    int saved;
 
     if (stat(path, st) < 0) {
         g_autofree gchar *what =
@@ -63,19 +71,35 @@ virCheckpointMirrorOpenFile(const gchar *path,
         virCheckpointMirrorSystemError(error, errno, what);
         return -1;
     }
-    if (S_ISREG(st->st_mode))
-        fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    if (fd >= 0 && fstat(fd, st) == 0 && S_ISREG(st->st_mode))
+    if (virCheckpointMirrorIsImage(st))
+        fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK |
+                            (S_ISBLK(st->st_mode) ? O_EXCL : 0));
+    saved = errno;
+    if (fd >= 0 && fstat(fd, st) == 0 && virCheckpointMirrorIsImage(st))
         return virCheckpointFdSteal(&fd);
-    if (!S_ISREG(st->st_mode)) {
+    if (!virCheckpointMirrorIsImage(st)) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
-                    "destination '%s' for disk %s is not a regular file", path, disk);
+                    "destination '%s' for disk %s is neither a regular file nor a block"
+                    " device",
+                    path, disk);
+    } else if (saved == EBUSY) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY,
+                    "destination '%s' is in use by the host", path);
     } else {
         g_autofree gchar *what = g_strdup_printf("open destination '%s'", path);
 
-        virCheckpointMirrorSystemError(error, errno, what);
+        virCheckpointMirrorSystemError(error, saved, what);
     }
     return -1;
+}
+
+/* A block device may have several names in several places. */
+static gboolean
+virCheckpointMirrorIsSame(const struct stat *one, const struct stat *other)
+{
+    if (S_ISBLK(one->st_mode) && S_ISBLK(other->st_mode))
+        return one->st_rdev == other->st_rdev;
+    return one->st_dev == other->st_dev && one->st_ino == other->st_ino;
 }
 
 static gboolean
@@ -90,8 +114,7 @@ virCheckpointMirrorCheckNotSource(const struct stat *st,
         const gchar *image = g_ptr_array_index(images, i);
         struct stat other;
 
-        if (stat(image, &other) < 0 || other.st_dev != st->st_dev ||
-            other.st_ino != st->st_ino)
+        if (stat(image, &other) < 0 || !virCheckpointMirrorIsSame(&other, st))
             continue;
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
                     "destination '%s' is the image '%s' of the domain itself", path,
@@ -149,8 +172,11 @@ static gboolean
 virCheckpointMirrorCheckImage(const gchar *path,
                               const gchar *format,
                               const virCheckpointMirrorTargetNeeds *needs,
+                              gboolean block,
                               GError **error)
 {
+    /* Devices have the sizes that they can have: the rest of one stays as it is. */
+    gboolean mayBeLarger = block && needs->mayBeLarger && g_str_equal(format, "raw");
     g_autoptr(virCheckpointJson) info =
         virCheckpointMirrorImageInfo(path, format, error);
     const gchar *below;
@@ -169,7 +195,7 @@ virCheckpointMirrorCheckImage(const gchar *path,
         return FALSE;
     }
     if (!virCheckpointJsonGetUint64(info, "virtual-size", &sizeBytes) ||
-        sizeBytes != needs->sizeBytes) {
+        (mayBeLarger ? sizeBytes < needs->sizeBytes : sizeBytes != needs->sizeBytes)) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
                     "destination '%s' has a size of %" G_GUINT64_FORMAT
                     " bytes, disk '%s' one of %" G_GUINT64_FORMAT " bytes",
@@ -185,7 +211,7 @@ virCheckpointMirrorCheckSame(const struct stat *st, const gchar *path, GError **
 {
     struct stat now;
 
-    if (stat(path, &now) == 0 && now.st_dev == st->st_dev && now.st_ino == st->st_ino)
+    if (stat(path, &now) == 0 && virCheckpointMirrorIsSame(&now, st))
         return TRUE;
     g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY,
                 "destination '%s' was replaced while it was looked at", path);
@@ -209,11 +235,20 @@ virCheckpointMirrorTargetOpen(const gchar *path,
         found = virCheckpointMirrorProbe(fd);
     if (!virCheckpointMirrorCheckNotSource(&st, path, needs->images, error) ||
         !virCheckpointMirrorCheckUnlocked(fd, path, error) ||
-        !virCheckpointMirrorCheckImage(path, found, needs, error) ||
+        !virCheckpointMirrorCheckImage(path, found, needs, S_ISBLK(st.st_mode),
+                                       error) ||
         !virCheckpointMirrorCheckSame(&st, path, error))
         return -1;
     *format = g_strdup(found);
     return virCheckpointFdSteal(&fd);
+}
+
+gboolean
+virCheckpointMirrorIsBlock(const gchar *path)
+{
+    struct stat st;
+
+    return path && stat(path, &st) == 0 && S_ISBLK(st.st_mode);
 }
 
 gboolean

@@ -16,6 +16,7 @@ typedef struct virCheckpointMirrorTargetNeeds {
     const gchar *format; /* "qcow2", "raw", or NULL: probed as stock blockcopy does */
     guint64 sizeBytes;   /* virtual size of the disk */
     GPtrArray *images; /* gchar*: files that it must not be: all layers of all disks */
+    gboolean mayBeLarger; /* if it is a raw block device */
 } virCheckpointMirrorTargetNeeds;
 
 /**
@@ -26,9 +27,9 @@ typedef struct virCheckpointMirrorTargetNeeds {
  * Opens the target read-write and judges what was opened, so that nobody can put
  * another file there afterwards.  Changes nothing.  Without a format given the file's
  * magic decides, qcow2 or raw, as stock blockcopy does for a reused file.
- * Errors: VIR_ERR_SYSTEM_ERROR (missing), VIR_ERR_CONFIG_UNSUPPORTED (not a plain file,
- * has a backing or data file), VIR_ERR_INVALID_ARG (other size, the source itself),
- * VIR_ERR_RESOURCE_BUSY (in use).
+ * Errors: VIR_ERR_SYSTEM_ERROR (missing), VIR_ERR_CONFIG_UNSUPPORTED (neither file nor
+ * block device, has a backing or data file), VIR_ERR_INVALID_ARG (other size, the
+ * source itself), VIR_ERR_RESOURCE_BUSY (in use).
  *
  * Returns: the descriptor, or -1.
  */
@@ -37,6 +38,10 @@ virCheckpointMirrorTargetOpen(const gchar *path,
                               const virCheckpointMirrorTargetNeeds *needs,
                               gchar **format,
                               GError **error);
+
+/** TRUE if there is a block device at @path. */
+gboolean
+virCheckpointMirrorIsBlock(const gchar *path);
 
 /** FALSE, as stock blockcopy, if something is at @path already. */
 gboolean

@@ -37,13 +37,31 @@ virCheckpointMirrorCheckDisk(const virCheckpointDisk *disk, GError **error)
                     "disk '%s' is read-only", disk->target);
         return FALSE;
     }
-    if (g_strcmp0(disk->format, "qcow2") != 0 || g_strcmp0(disk->type, "file") != 0) {
+    if (g_strcmp0(disk->format, "qcow2") != 0 ||
+        (g_strcmp0(disk->type, "file") != 0 && g_strcmp0(disk->type, "block") != 0)) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
-                    "disk '%s' is not a qcow2 file: an incremental copy needs one",
+                    "disk '%s' is not a qcow2 file: an incremental copy needs one, or a"
+                    " block device with qcow2",
                     disk->target);
         return FALSE;
     }
     return TRUE;
+}
+
+/* An overlay of a block device would be put beside it, into /dev. */
+static gboolean
+virCheckpointMirrorCheckOverlay(virCheckpointOperation *operation,
+                                const virCheckpointDisk *disk,
+                                GError **error)
+{
+    if (!operation->view->running || operation->engine->overlayDir ||
+        !virCheckpointMirrorIsBlock(disk->source))
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                "disk '%s' is on the block device '%s': the daemon has to be told by"
+                " --overlay-dir where writes made during a copy are kept",
+                disk->target, disk->source);
+    return FALSE;
 }
 
 /* Jobs of ours, of libvirt's, and backups, which hold the disk as well. */
@@ -165,11 +183,25 @@ virCheckpointMirrorCheckTarget(virCheckpointSegments *segments,
         virCheckpointMirrorDestParse(request->destXml, error);
     g_autoptr(GPtrArray) images = NULL;
     virCheckpointMirrorTargetNeeds needs = {0};
+    gboolean block;
 
     if (!dest)
         return FALSE;
+    if (dest->aside) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
+                    "destination '%s' is neither a plain file nor a block device",
+                    dest->path);
+        return FALSE;
+    }
     job->destPath = g_strdup(dest->path);
-    job->destCreated = !(request->flags & VIR_DOMAIN_BLOCK_COPY_REUSE_EXT);
+    /* As stock: a block device is never made, only used. */
+    block = virCheckpointMirrorIsBlock(dest->path);
+    if (block) {
+        g_free(job->destXml);
+        if (!(job->destXml = virCheckpointMirrorDestAsBlock(request->destXml, error)))
+            return FALSE;
+    }
+    job->destCreated = !block && !(request->flags & VIR_DOMAIN_BLOCK_COPY_REUSE_EXT);
     if (job->destCreated) {
         job->destFormat = g_strdup(dest->format ? dest->format : "qcow2");
         return virCheckpointMirrorTargetMayCreate(dest->path, job->target, error);
@@ -179,6 +211,8 @@ virCheckpointMirrorCheckTarget(virCheckpointSegments *segments,
     needs.format = dest->format;
     needs.sizeBytes = job->sizeBytes;
     needs.images = images;
+    /* QEMU's mirror, unlike a backup into a node of ours, takes equal sizes only. */
+    needs.mayBeLarger = job->finish;
     *targetFd =
         virCheckpointMirrorTargetOpen(dest->path, &needs, &job->destFormat, error);
     return *targetFd >= 0;
@@ -277,6 +311,7 @@ virCheckpointMirrorValidate(virCheckpointOperation *operation,
         return NULL;
     }
     if (!virCheckpointMirrorCheckDisk(disk, error) ||
+        !virCheckpointMirrorCheckOverlay(operation, disk, error) ||
         !virCheckpointMirrorCheckIdle(operation, disk, error))
         return NULL;
     return virCheckpointMirrorPlan(operation, request, disk, targetFd, error);

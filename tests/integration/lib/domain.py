@@ -280,7 +280,8 @@ class VM:
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE if inactive else 0
         for disk in ElementTree.fromstring(self.dom.XMLDesc(flags)).iter('disk'):
             if disk.find('target').get('dev') == target:
-                return disk.find('source').get('file')
+                source = disk.find('source')
+                return source.get('file') or source.get('dev')
         raise Failure(f'no disk {target}')
 
     def top(self, target='vda'):

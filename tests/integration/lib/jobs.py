@@ -70,8 +70,9 @@ def target_xml(path, fmt='qcow2'):
 
 
 def start_copy(dom, disk, path, bitmap=None, checkpoint=None, finish=False, fmt='qcow2',
-               flags=None, **params):
-    """virDomainBlockCopy with our parameters; reuses an existing file."""
+               flags=None, xml=None, **params):
+    """virDomainBlockCopy with our parameters; reuses an existing file, and whatever xml
+    describes."""
     if bitmap:
         params['bitmap'] = bitmap
     if checkpoint:
@@ -79,8 +80,9 @@ def start_copy(dom, disk, path, bitmap=None, checkpoint=None, finish=False, fmt=
     if finish:
         params['finish'] = True
     if flags is None:
-        flags = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT if os.path.exists(path) else 0
-    dom.blockCopy(disk, target_xml(path, fmt), params, flags)
+        exists = xml or os.path.exists(path)
+        flags = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT if exists else 0
+    dom.blockCopy(disk, xml or target_xml(path, fmt), params, flags)
 
 
 def shown(dom, disk):
