@@ -47,7 +47,7 @@ typedef struct virCheckpointJobRecord {
     gint errorCode;
     gboolean finish;     /* no mirror phase */
     gboolean full;       /* no bitmap given: everything is copied */
-    gchar *sinceId;      /* id of the base checkpoint's record, or NULL */
+    gchar *sinceId;      /* id of the base checkpoint's record; NULL: libvirt's own */
     gchar *since;        /* its name as given, or NULL */
     gchar *checkpointId; /* id of the checkpoint made by this job, or NULL */
     gchar *checkpoint;

@@ -25,6 +25,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
+#include "checkpoint_foreign.h"
 #include "checkpoint_mirror_request.h"
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
@@ -150,7 +151,30 @@ virCheckpointMirrorOverlay(const virCheckpointMirrorStep *step, GError **error)
            virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_BULK, error);
 }
 
-/* Makes the work bitmap: everything that changed since the base checkpoint. */
+/* Everything that changed since the base: a checkpoint of ours, or of libvirt's. */
+static gboolean
+virCheckpointMirrorSince(const virCheckpointMirrorStep *step,
+                         virCheckpointSegments *segments,
+                         const gchar *node,
+                         const gchar *name,
+                         GError **error)
+{
+    const virCheckpointJobRecord *job = step->mirror->job;
+    const virCheckpointRecord *base;
+
+    if (!job->sinceId)
+        return virCheckpointForeignSince(segments, job->since, job->target, node, name,
+                                         error);
+    base = virCheckpointTreeById(segments->records, job->sinceId);
+    if (base)
+        return virCheckpointSegmentsSince(segments, base, job->target, node, name, TRUE,
+                                          error);
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_NO_DOMAIN_CHECKPOINT,
+                "no domain checkpoint with matching name '%s'", job->since);
+    return FALSE;
+}
+
+/* Makes the work bitmap. */
 static gboolean
 virCheckpointMirrorMakeWork(const virCheckpointMirrorStep *step,
                             const gchar *node,
@@ -160,20 +184,10 @@ virCheckpointMirrorMakeWork(const virCheckpointMirrorStep *step,
     virCheckpointMirror *mirror = step->mirror;
     g_autoptr(virCheckpointSegments) segments =
         virCheckpointSegmentsNew(step->store, step->view, error);
-    const virCheckpointRecord *base;
     const virCheckpointBitmapInfo *work = NULL;
     const virCheckpointNode *found;
 
-    if (!segments)
-        return FALSE;
-    base = virCheckpointTreeById(segments->records, mirror->job->sinceId);
-    if (!base) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_NO_DOMAIN_CHECKPOINT,
-                    "no domain checkpoint with matching name '%s'", mirror->job->since);
-        return FALSE;
-    }
-    if (!virCheckpointSegmentsSince(segments, base, mirror->target, node, name, TRUE,
-                                    error) ||
+    if (!segments || !virCheckpointMirrorSince(step, segments, node, name, error) ||
         !virCheckpointFaultPoint("mirror/work-made", error) ||
         !virCheckpointSegmentsRefresh(segments, error))
         return FALSE;

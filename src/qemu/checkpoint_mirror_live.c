@@ -6,8 +6,9 @@
  *
  * Theory: after the bulk pass the target holds S.  Libvirt's shallow, reuse-ext copy of
  * the overlay brings O's clusters and mirrors new writes; since libvirt knows that job,
- * its pivot keeps the domain's definition right and carries the one active bitmap.
- * Nothing else has to be carried: the bits below the overlay are parked.
+ * its pivot keeps the domain's definition right and carries the bitmaps of the overlay.
+ * Our bits below it are parked; those of libvirt's own checkpoints are put onto the
+ * target, where its pivot adds the overlay's to them.
  *
  * The copy may be started again at any time before it is ready: it brings all of O.
  *
@@ -23,12 +24,25 @@
 #include <string.h>
 
 #include "checkpoint_error.h"
+#include "checkpoint_foreign.h"
 #include "checkpoint_mirror_request.h"
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
 
 /* Libvirt sends its event before or right after the answer to the call. */
 #define VIR_CHECKPOINT_EVENT_TIMEOUT_MS 5000
+
+/* Nothing of libvirt's own is lost by a pivot, ours or somebody else's. */
+static gboolean
+virCheckpointMirrorCarry(const virCheckpointMirrorStep *step, GError **error)
+{
+    const virCheckpointJobRecord *job = step->mirror->job;
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsNew(step->store, step->view, error);
+
+    return segments && virCheckpointForeignCarry(segments, job->target, job->sourcePath,
+                                                 job->destPath, error);
+}
 
 static gboolean
 virCheckpointMirrorCopyStart(const virCheckpointMirrorStep *step, GError **error)
@@ -68,7 +82,8 @@ virCheckpointMirrorCopyStart(const virCheckpointMirrorStep *step, GError **error
     if (rc < 0)
         return FALSE;
     mirror->innerRan = TRUE;
-    return virCheckpointFaultPoint("mirror/copy-begun", error);
+    return virCheckpointFaultPoint("mirror/copy-begun", error) &&
+           virCheckpointMirrorCarry(step, error);
 }
 
 /* Libvirt has no job on the disk: it is to be started, ended in failure, or someone
@@ -193,6 +208,7 @@ virCheckpointMirrorCopyReady(const virCheckpointMirrorStep *step,
     if (wish != VIR_CHECKPOINT_MIRROR_WISH_PIVOT)
         return VIR_CHECKPOINT_MIRROR_WAIT;
     if (!virCheckpointMirrorMayPivot(step, &refused) ||
+        !virCheckpointMirrorCarry(step, &refused) ||
         !virCheckpointMirrorMakeCheckpoint(step, &refused)) {
         virCheckpointMirrorPivotUndo(step);
         virCheckpointMirrorPivotFailed(mirror, g_steal_pointer(&refused));

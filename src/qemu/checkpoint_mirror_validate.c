@@ -19,6 +19,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
+#include "checkpoint_foreign.h"
 #include "checkpoint_mirror_request.h"
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
@@ -92,7 +93,7 @@ virCheckpointMirrorCheckIdle(virCheckpointOperation *operation,
     return FALSE;
 }
 
-/* The base checkpoint, if the chain of segments from it to now is whole. */
+/* The base checkpoint of ours, if the chain of segments from it to now is whole. */
 static const virCheckpointRecord *
 virCheckpointMirrorCheckBase(virCheckpointSegments *segments,
                              const gchar *name,
@@ -128,6 +129,28 @@ virCheckpointMirrorCheckBase(virCheckpointSegments *segments,
         return NULL;
     }
     return record;
+}
+
+/* Where the copy begins: @base is a checkpoint of ours, or NULL for one of libvirt's
+ * own, and for a full copy (@name NULL). */
+static gboolean
+virCheckpointMirrorFindBase(virCheckpointSegments *segments,
+                            const gchar *name,
+                            const gchar *target,
+                            const virCheckpointRecord **base,
+                            GError **error)
+{
+    g_autofree gchar *bitmap = NULL;
+
+    *base = NULL;
+    if (!name)
+        return TRUE;
+    if (virCheckpointTreeByName(segments->records, name)) {
+        *base = virCheckpointMirrorCheckBase(segments, name, target, error);
+        return *base != NULL;
+    }
+    bitmap = virCheckpointForeignBitmap(segments, name, target, error);
+    return bitmap != NULL;
 }
 
 static gboolean
@@ -231,7 +254,7 @@ virCheckpointMirrorNewRecord(virCheckpointOperation *operation,
     job->state = VIR_CHECKPOINT_JOB_PREPARING;
     job->target = g_strdup(disk->target);
     job->finish = request->finish;
-    job->full = base == NULL;
+    job->full = request->bitmap == NULL;
     job->sinceId = base ? g_strdup(base->id) : NULL;
     job->since = g_strdup(request->bitmap);
     job->checkpoint = g_strdup(request->checkpoint);
@@ -275,8 +298,8 @@ virCheckpointMirrorPlan(virCheckpointOperation *operation,
                     disk->target);
         return NULL;
     }
-    if (request->bitmap && !(base = virCheckpointMirrorCheckBase(
-                                 segments, request->bitmap, disk->target, error)))
+    if (!virCheckpointMirrorFindBase(segments, request->bitmap, disk->target, &base,
+                                     error))
         return NULL;
     if (!virCheckpointMirrorCheckName(segments, request->checkpoint, error))
         return NULL;
