@@ -92,9 +92,9 @@ def asan(counts):
         'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1'})
 
 
-def integration(counts, options):
-    step('integration tests')
-    command = ['/usr/bin/python3', os.path.join(TOP, 'tests', 'integration', 'run.py')]
+def integration(counts, options, *more):
+    command = ['/usr/bin/python3', os.path.join(TOP, 'tests', 'integration', 'run.py'),
+               *more]
     if options.all:
         command.append('--all')
     if options.seed is not None:
@@ -128,7 +128,11 @@ def main():
         meson_test(BUILD, counts)
         tidy(counts)
         asan(counts)
+        step('integration tests')
         integration(counts, options)
+        step('integration tests under ASan and UBSan' + ('' if options.all else ', a sample'))
+        integration(counts, options, '--build', ASAN,
+                    *(() if options.all else ('--sample',)))
     else:
         counts.add(0, 1, 0)
     print(f'== {time.monotonic() - started:.0f} s')

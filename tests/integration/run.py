@@ -19,12 +19,17 @@ def main():
     parser.add_argument('--seed', type=int, help='of the random sequences')
     parser.add_argument('--only', metavar='PATTERN', help='tests whose name contains it')
     parser.add_argument('--jobs', type=int, default=2, help='files at a time')
+    parser.add_argument('--sample', action='store_true', help='the tests marked @sample')
+    parser.add_argument('--build', metavar='FOLDER', help='our programs come from this '
+                        'build; what its sanitizers find fails the test')
     parser.add_argument('--worker', metavar='FILE', help=argparse.SUPPRESS)
     parser.add_argument('--names', default='', help=argparse.SUPPRESS)
     args = parser.parse_args()
-    options = runner.Options(args.all, args.seed, args.only, args.jobs)
+    options = runner.Options(args.all, args.seed, args.only, args.jobs, args.sample)
     if args.worker:
         runner.worker(args.worker, args.names.split(','), options)
+    if args.build:
+        os.environ['VIRT_CHECKPOINT_TESTED'] = os.path.abspath(args.build)
     # A signal ends the run through the code that closes the places.
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda number, _: sys.exit(128 + number))

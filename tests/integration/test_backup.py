@@ -11,7 +11,7 @@ from lib.domain import CLUSTER, MIB, VM
 from lib.faults import Sweep
 from lib.host import Failure, wait_for
 from lib.oracle import Oracle
-from lib.runner import Skip, limit
+from lib.runner import Skip, limit, sample
 
 DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
 
@@ -106,6 +106,7 @@ def with_checkpoint(oracle, name, since=None, push=False, disks=None):
     return one
 
 
+@sample
 def test_checkpoint_in_the_same_call(host):
     """A chain of backups, each with its checkpoint: each is ours, with one bitmap."""
     oracle = oracle_of(host)

@@ -14,7 +14,7 @@ from lib.domain import CLUSTER, MIB, VM
 from lib.faults import Sweep
 from lib.host import Failure, wait_for
 from lib.oracle import Oracle
-from lib.runner import limit
+from lib.runner import limit, sample
 
 CHILDREN = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN
 CHILDREN_ONLY = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY
@@ -62,6 +62,7 @@ def sizes(oracle, name):
             ElementTree.fromstring(xml).iter('disk') if d.get('size')}
 
 
+@sample
 def test_each_deletion_keeps_every_other_checkpoint(host):
     """Middle, oldest, newest, with children, children only: sets stay complete."""
     oracle = oracle_of(host)
@@ -109,6 +110,7 @@ def test_sizes_are_exact(host):
     assert sizes(oracle, 'c1') == {'vda': 4 * CLUSTER, 'vdb': CLUSTER}, sizes(oracle, 'c1')
 
 
+@sample
 def test_errors_are_those_of_libvirt(host):
     """Code and text of refusals, and that nothing is left of them."""
     oracle = oracle_of(host)
@@ -263,6 +265,7 @@ def test_foreign_checkpoints_are_left_alone(host):
     assert list(oracle.vm.bitmaps('vda', ours=False)) == ['theirs']
 
 
+@sample
 def test_restarts_change_nothing(host):
     """Guest, daemon and libvirtd end, are killed and start again: still at rest."""
     oracle = oracle_of(host)

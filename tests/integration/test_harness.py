@@ -2,7 +2,7 @@
 
 import os
 
-from lib import images
+from lib import images, sanitize
 from lib.domain import CLUSTER, MIB, VM
 from lib.guest import BLOCK, Guest, check_records, mix
 from lib.host import Failure
@@ -142,3 +142,14 @@ def test_records_show_the_moment(host):
     guest.power_off()
     with images.RawView(path) as raw:
         assert check_records(raw, 0, 4 * MIB, 3) == done
+
+
+def test_findings_of_a_sanitizer_fail_a_test(host):
+    """What a program of ours wrote about itself is found, whoever started it."""
+    assert not sanitize.findings(host.logs)
+    options = dict(part.split('=') for part in os.environ['ASAN_OPTIONS'].split(':'))
+    report = options['log_path'] + '.1'
+    with open(report, 'w') as out:
+        out.write('ERROR: AddressSanitizer: heap-use-after-free\n')
+    assert 'heap-use-after-free' in sanitize.findings(host.logs)
+    os.unlink(report)

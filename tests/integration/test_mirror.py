@@ -12,7 +12,7 @@ from lib import images, jobs
 from lib.domain import CLUSTER, MIB, VM, qemu_img
 from lib.faults import Sweep
 from lib.host import Failure, wait_for
-from lib.runner import Skip, limit, slow
+from lib.runner import Skip, limit, sample, slow
 from lib.scene import Scene
 
 REUSE = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
@@ -160,6 +160,7 @@ def pivot(scene, path, target='vda', **params):
     scene.vm.disks[target].path = path
 
 
+@sample
 def test_pivots_back_and_forth(host):
     """Increments stay right over pivots, also between two images in turn."""
     scene = Scene(host)
@@ -212,6 +213,7 @@ def slow_bulk(scene, path, **params):
     jobs.start_copy(scene.dom, 'vda', path, bandwidth=MIB, **params)
 
 
+@sample
 def test_abort_in_the_bulk_pass(host):
     """Aborted early: cancelled, the guest back on its image, no checkpoint, no target."""
     scene = Scene(host)
@@ -403,6 +405,7 @@ def test_guest_destroyed_in_the_bulk_pass(host):
     scene.settled()
 
 
+@sample
 def test_guest_destroyed_as_a_mirror(host):
     """The same in the live phase and when it is ready."""
     scene = Scene(host)

@@ -13,7 +13,7 @@ from lib.domain import CLUSTER, MIB, VM, qemu_img
 from lib.faults import Sweep
 from lib.host import Failure, wait_for
 from lib.oracle import Oracle
-from lib.runner import limit
+from lib.runner import limit, sample
 
 SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
 DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
@@ -87,6 +87,7 @@ def test_made_off_seen_on_and_back(host):
     none_left()
 
 
+@sample
 def test_deletions_while_off(host):
     """Newest, middle, oldest, all: sets stay complete, the last takes its bitmap along."""
     oracle = oracle_of(host)

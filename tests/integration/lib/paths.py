@@ -6,10 +6,12 @@ import shutil
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__)))))
 BUILD = os.environ.get('VIRT_CHECKPOINT_BUILD') or os.path.join(TOP, 'build')
+# Our programs may come from another build than what is shared (run.py --build).
+TESTED = os.environ.get('VIRT_CHECKPOINT_TESTED') or BUILD
 DAEMON = os.environ.get('VIRT_CHECKPOINT_DAEMON') or os.path.join(
-    BUILD, 'src', 'remote', 'virtcheckpointd')
+    TESTED, 'src', 'remote', 'virtcheckpointd')
 VIRSH = os.environ.get('VIRT_CHECKPOINT_VIRSH') or os.path.join(
-    BUILD, 'tools', 'virsh', 'virsh')
+    TESTED, 'tools', 'virsh', 'virsh')
 # What a run leaves for the next one (guest, capabilities) and for people (logs).
 SHARED = os.path.join(BUILD, 'integration')
 

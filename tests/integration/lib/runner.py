@@ -5,6 +5,8 @@ raising, and is skipped by raising Skip.  `@slow` tests run with --all only; `@l
 gives a test N seconds instead of 120.  Each file runs in a place of its own
 (session.py), two at a time, and nothing a test does can make the run hang: a test that
 does not end is shot with its stacks printed, and the rest of its file goes on.
+`@sample` tests are those that --sample runs: ./check has them run once more with the
+programs of the sanitizers' build.
 """
 
 import faulthandler
@@ -22,10 +24,11 @@ import traceback
 
 import libvirt
 
-from . import paths, sent, session
+from . import paths, sanitize, sent, session
 from .host import PrivateHost
 
 LIMIT = 120
+SLOWER = 3  # another build may be, one with sanitizers is
 GROUPS = {'test_rules.py': 1}
 
 
@@ -38,6 +41,11 @@ def slow(test):
     return test
 
 
+def sample(test):
+    test.sample = True
+    return test
+
+
 def limit(seconds):
     def mark(test):
         test.limit = seconds
@@ -46,8 +54,9 @@ def limit(seconds):
 
 
 class Options:
-    def __init__(self, run_all=False, seed=None, only=None, jobs=2):
+    def __init__(self, run_all=False, seed=None, only=None, jobs=2, sample_only=False):
         self.all = run_all
+        self.sample = sample_only
         self.seed = seed if seed is not None else random.SystemRandom().randrange(10**6)
         self.only = only
         self.jobs = jobs
@@ -86,6 +95,7 @@ def _run_one(name, test, work, options):
     try:
         host = PrivateHost(work)
         host.seed, host.all = options.seed, options.all
+        sanitize.prepare(host.logs)
         host.random = random.Random(f'{options.seed} {name}')
         if not getattr(test, 'no_libvirtd', False):
             host.start_libvirtd()
@@ -98,6 +108,9 @@ def _run_one(name, test, work, options):
         try:
             host.close()
             sent.keep(host, name)
+            found = sanitize.findings(host.logs)
+            if found:
+                failure = (failure or '') + found
         except Exception:
             failure = (failure or '') + traceback.format_exc()
         if failure:
@@ -125,7 +138,8 @@ def worker(path, names, options):
     for name, test in _load(path):
         if name not in names:
             continue
-        seconds = getattr(test, 'limit', LIMIT)
+        seconds = getattr(test, 'limit', LIMIT) * (SLOWER if paths.TESTED != paths.BUILD
+                                                   else 1)
         _say(f'begin {name}')
         faulthandler.dump_traceback_later(seconds, exit=True, file=sys.stderr)
         _run_one(name, test, work, options)
@@ -221,7 +235,8 @@ def discover(files, options):
     for path in files or sorted(glob.glob(os.path.join(folder, 'test_*.py'))):
         path = os.path.abspath(path)
         tests = [(name, test) for name, test in _load(path)
-                 if not options.only or fnmatch.fnmatch(name, f'*{options.only}*')]
+                 if (not options.only or fnmatch.fnmatch(name, f'*{options.only}*')) and
+                 (not options.sample or getattr(test, 'sample', False))]
         found.append((path, tests))
     return sorted(found, key=lambda f: GROUPS.get(os.path.basename(f[0]), 0))
 
@@ -262,7 +277,7 @@ def main(files, options):
         if names:
             groups[GROUPS.get(os.path.basename(path), 0)].append(
                 (path, names, weight))
-    if not files and not options.only:
+    if not files and not options.only and not options.sample:
         sent.forget()
     started = time.monotonic()
     try:
