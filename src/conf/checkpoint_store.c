@@ -693,7 +693,8 @@ virCheckpointStoreCollect(virCheckpointStoreDomain *domain, GError **error)
             continue;
         path = g_build_filename(domain->path, name, NULL);
         if (!virCheckpointFaultPoint("collect/before-unlink", error) ||
-            !virCheckpointFileRemove(path, error))
+            !virCheckpointFileRemove(path, error) ||
+            !virCheckpointFaultPoint("collect/after-unlink", error))
             return FALSE;
         g_info("domain=%s removed leftover '%s'", domain->uuid, name);
     }
@@ -723,7 +724,8 @@ virCheckpointStoreDrop(virCheckpointStoreDomain *domain, GError **error)
             if (rmdir(path) == 0)
                 continue;
             if (!virCheckpointFaultPoint("drop/before-unlink", error) ||
-                !virCheckpointFileRemove(path, error))
+                !virCheckpointFileRemove(path, error) ||
+                !virCheckpointFaultPoint("drop/after-unlink", error))
                 return FALSE;
         }
     }

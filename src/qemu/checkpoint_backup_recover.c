@@ -76,7 +76,9 @@ virCheckpointBackupSave(virCheckpointStoreDomain *store,
     g_autofree gchar *path = virCheckpointStoreDomainPath(store, BACKUP_FILE, error);
     g_autofree gchar *text = virCheckpointBackupRecordFormat(record);
 
-    return path && virCheckpointFileWrite(path, text, error);
+    return path && virCheckpointFaultPoint("backup/before-save", error) &&
+           virCheckpointFileWrite(path, text, error) &&
+           virCheckpointFaultPoint("backup/after-save", error);
 }
 
 gboolean
@@ -84,7 +86,9 @@ virCheckpointBackupRemove(virCheckpointStoreDomain *store, GError **error)
 {
     g_autofree gchar *path = virCheckpointStoreDomainPath(store, BACKUP_FILE, error);
 
-    return path && virCheckpointFileRemove(path, error);
+    return path && virCheckpointFaultPoint("backup/before-remove", error) &&
+           virCheckpointFileRemove(path, error) &&
+           virCheckpointFaultPoint("backup/after-remove", error);
 }
 
 gchar *
@@ -203,6 +207,17 @@ virCheckpointBackupIsPending(virCheckpointEngine *engine, const gchar *uuid)
     return record->push;
 }
 
+static gboolean
+virCheckpointBackupDropOne(virDomainCheckpointPtr checkpoint, GError **error)
+{
+    if (!virCheckpointFaultPoint("backup/before-drop", error))
+        return FALSE;
+    if (virDomainCheckpointDelete(checkpoint,
+                                  VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY) < 0)
+        return virCheckpointDomainSetError(error);
+    return virCheckpointFaultPoint("backup/after-drop", error);
+}
+
 /* Checkpoints of libvirt's with names of ours: their metadata only. */
 static gboolean
 virCheckpointBackupDropTheirs(virCheckpointDomainView *view, GError **error)
@@ -215,10 +230,8 @@ virCheckpointBackupDropTheirs(virCheckpointDomainView *view, GError **error)
     if (count < 0)
         return virCheckpointDomainSetError(error);
     for (i = 0; i < count; i++) {
-        if (ok && virCheckpointBackupIsOurName(virDomainCheckpointGetName(theirs[i])) &&
-            virDomainCheckpointDelete(theirs[i],
-                                      VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY) < 0)
-            ok = virCheckpointDomainSetError(error);
+        if (ok && virCheckpointBackupIsOurName(virDomainCheckpointGetName(theirs[i])))
+            ok = virCheckpointBackupDropOne(theirs[i], error);
         virDomainCheckpointFree(theirs[i]);
     }
     free(theirs);

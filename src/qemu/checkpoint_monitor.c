@@ -20,6 +20,7 @@
 
 #include "checkpoint_domain.h"
 #include "checkpoint_error.h"
+#include "checkpoint_fault.h"
 #include "checkpoint_log.h"
 #include "checkpoint_monitor.h"
 #include "checkpoint_qmp.h"
@@ -108,6 +109,19 @@ virCheckpointMonitorUnwrap(virCheckpointMonitor *monitor,
     return NULL;
 }
 
+/* Every command that changes something stands between two fault points.  A failure at
+ * the second one is a reply that got lost. */
+static gboolean
+virCheckpointMonitorPoint(const gchar *command, const gchar *when, GError **error)
+{
+    g_autofree gchar *name = NULL;
+
+    if (strstr(command, "query-"))
+        return TRUE;
+    name = g_strdup_printf("qmp/%s/%s", command, when);
+    return virCheckpointFaultPoint(name, error);
+}
+
 static virCheckpointJson *
 virCheckpointMonitorSend(virCheckpointMonitor *monitor,
                          const gchar *command,
@@ -127,6 +141,8 @@ virCheckpointMonitorSend(virCheckpointMonitor *monitor,
         monitor->answered = TRUE; /* QEMU never heard of it */
         return NULL;
     }
+    if (!virCheckpointMonitorPoint(command, "before", error))
+        return NULL;
     text = virCheckpointJsonFormat(message);
     if (fd < 0)
         reply = monitor->ops.run(monitor->peer, text, error);
@@ -137,6 +153,8 @@ virCheckpointMonitorSend(virCheckpointMonitor *monitor,
         g_prefix_error(error, "%s: ", command);
         return NULL;
     }
+    if (!virCheckpointMonitorPoint(command, "after", error))
+        return NULL;
     return virCheckpointMonitorUnwrap(monitor, command, reply, error);
 }
 

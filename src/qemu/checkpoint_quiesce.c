@@ -39,7 +39,9 @@ virCheckpointQuiesceFreeze(virCheckpointStoreDomain *store,
 {
     g_autofree gchar *path = virCheckpointStoreDomainPath(store, MARK, error);
 
-    if (!path || !virCheckpointFileWrite(path, "", error))
+    if (!path || !virCheckpointFaultPoint("quiesce/before-mark", error) ||
+        !virCheckpointFileWrite(path, "", error) ||
+        !virCheckpointFaultPoint("quiesce/marked", error))
         return FALSE;
     if (virDomainFSFreeze(view->domain, NULL, 0, 0) >= 0) {
         if (virCheckpointFaultPoint("quiesce/frozen", error))

@@ -274,6 +274,7 @@ virCheckpointSidecarWrite(virCheckpointStoreDomain *store,
     temporary = g_strconcat(path, ".tmp", NULL);
     if (!virCheckpointSidecarWriteFile(monitor, sizeBytes, granularity, sources,
                                        temporary, error) ||
+        !virCheckpointFaultPoint("sidecar/synced", error) ||
         !virCheckpointFileRename(temporary, path, error)) {
         unlink(temporary);
         return FALSE;

@@ -17,6 +17,7 @@
 #include "checkpoint_process.h"
 
 #include "checkpoint_error.h"
+#include "checkpoint_fault.h"
 
 #include <string.h>
 
@@ -44,6 +45,19 @@ virCheckpointProcessSummary(const gchar *text)
     return g_steal_pointer(&valid);
 }
 
+/* A helper that may change a file stands between two fault points. */
+static gboolean
+virCheckpointProcessPoint(const gchar *const *argv, const gchar *when, GError **error)
+{
+    g_autofree gchar *base = g_path_get_basename(argv[0]);
+    g_autofree gchar *name = NULL;
+
+    if (g_strcmp0(argv[1], "info") == 0)
+        return TRUE;
+    name = g_strdup_printf("run/%s-%s/%s", base, argv[1] ? argv[1] : "", when);
+    return virCheckpointFaultPoint(name, error);
+}
+
 gboolean
 virCheckpointProcessRun(const gchar *const *argv, gchar **output, GError **error)
 {
@@ -56,6 +70,8 @@ virCheckpointProcessRun(const gchar *const *argv, gchar **output, GError **error
 
     g_assert(argv && argv[0]);
 
+    if (!virCheckpointProcessPoint(argv, "before", error))
+        return FALSE;
     if (!g_spawn_sync(NULL, (gchar **)argv, env, G_SPAWN_SEARCH_PATH, NULL, NULL, &out,
                       &err, &status, &local)) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
@@ -69,6 +85,8 @@ virCheckpointProcessRun(const gchar *const *argv, gchar **output, GError **error
                     summary);
         return FALSE;
     }
+    if (!virCheckpointProcessPoint(argv, "after", error))
+        return FALSE;
     if (output)
         *output = g_steal_pointer(&out);
     return TRUE;
