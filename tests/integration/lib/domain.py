@@ -105,7 +105,8 @@ class VM:
     """
 
     def __init__(self, host, name='vm', disks=None, start=True, iothread=False,
-                 memory=32, bus='virtio', create_options=(), extra_devices='', os_xml=''):
+                 memory=32, bus='virtio', create_options=(), extra_devices='', os_xml='',
+                 emulator=None, emulator_env=None):
         self.host = host
         self.name = name
         self.memory = memory
@@ -113,6 +114,8 @@ class VM:
         self.bus = bus
         self.extra_devices = extra_devices
         self.os_xml = os_xml
+        self.emulator = emulator
+        self.emulator_env = emulator_env or {}
         self.disks = {}
         self._log_at = 0
         for target, size in (disks or {'vda': 64 * MIB}).items():
@@ -136,13 +139,19 @@ class VM:
     def xml(self):
         iothreads = '<iothreads>1</iothreads>' if self.iothread else ''
         disks = ''.join(self._disk_xml(disk) for disk in self.disks.values())
-        return f'''<domain type='qemu'><name>{self.name}</name>
+        emulator = f'<emulator>{self.emulator}</emulator>' if self.emulator else ''
+        variables = ''.join(f"<qemu:env name='{name}' value='{value}'/>"
+                            for name, value in self.emulator_env.items())
+        if variables:
+            variables = f'<qemu:commandline>{variables}</qemu:commandline>'
+        return f'''<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+          <name>{self.name}</name>
           <memory unit='MiB'>{self.memory}</memory><vcpu>1</vcpu>{iothreads}
           <os><type arch='x86_64' machine='q35'>hvm</type>{self.os_xml}</os>
           <features><acpi/></features><cpu mode='custom'><model>qemu64</model></cpu>
-          <devices>{disks}{self.extra_devices}
+          <devices>{emulator}{disks}{self.extra_devices}
             <controller type='usb' model='none'/><memballoon model='none'/>
-          </devices></domain>'''
+          </devices>{variables}</domain>'''
 
     def reconnect(self):
         """A new stock connection, after libvirtd was restarted."""
