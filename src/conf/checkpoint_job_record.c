@@ -80,6 +80,12 @@ virCheckpointJobRecordNew(void)
     return g_new0(virCheckpointJobRecord, 1);
 }
 
+static gpointer
+virCheckpointJobRecordCopyPart(gconstpointer part, gpointer opaque)
+{
+    return g_strdup(part);
+}
+
 virCheckpointJobRecord *
 virCheckpointJobRecordCopy(const virCheckpointJobRecord *job)
 {
@@ -101,6 +107,13 @@ virCheckpointJobRecordCopy(const virCheckpointJobRecord *job)
     copy->destPath = g_strdup(job->destPath);
     copy->destFormat = g_strdup(job->destFormat);
     copy->destXml = g_strdup(job->destXml);
+    copy->destId = g_strdup(job->destId);
+    copy->resumeId = g_strdup(job->resumeId);
+    if (job->covered)
+        copy->covered =
+            g_ptr_array_copy(job->covered, virCheckpointJobRecordCopyPart, NULL);
+    if (copy->covered)
+        g_ptr_array_set_free_func(copy->covered, g_free);
     return copy;
 }
 
@@ -121,6 +134,9 @@ virCheckpointJobRecordFree(virCheckpointJobRecord *job)
     g_free(job->destPath);
     g_free(job->destFormat);
     g_free(job->destXml);
+    g_free(job->destId);
+    g_free(job->resumeId);
+    g_clear_pointer(&job->covered, g_ptr_array_unref);
     g_free(job);
 }
 
@@ -162,6 +178,8 @@ virCheckpointJobRecordFormatDest(GString *buf, const virCheckpointJobRecord *job
         virCheckpointXmlAppend(buf, " format='%s'", job->destFormat);
     if (job->destCreated)
         g_string_append(buf, " created='yes'");
+    if (job->destId)
+        virCheckpointXmlAppend(buf, " file='%s'", job->destId);
     g_string_append(buf, "/>\n");
     if (job->destXml)
         virCheckpointRecordFormatText(buf, "destXml", job->destXml);
@@ -205,6 +223,9 @@ virCheckpointJobRecordFormat(const virCheckpointJobRecord *job)
         "  <started unit='us'>%" G_GINT64_FORMAT "</started>\n",
         job->flags, job->bandwidthBytes, job->granularity, job->bufSize, job->sizeBytes,
         job->workBytes, job->startedUsec);
+    if (job->resumeId)
+        virCheckpointXmlAppend(buf, "  <resume id='%s'/>\n", job->resumeId);
+    virCheckpointRecordFormatParts(buf, "covered", job->covered);
     g_string_append(buf, "</virtcheckpointjob>\n");
     return g_string_free(buf, FALSE);
 }
@@ -308,6 +329,10 @@ virCheckpointJobRecordParse(const gchar *xml, GError **error)
     job->destFormat = virCheckpointXmlString(root, "./dest/@format");
     job->destCreated = virCheckpointXmlNode(root, "./dest[@created='yes']") != NULL;
     job->destXml = virCheckpointXmlString(root, "./destXml");
+    job->destId = virCheckpointXmlString(root, "./dest/@file");
+    job->resumeId = virCheckpointXmlString(root, "./resume/@id");
+    if (virCheckpointXmlNode(root, "./covered"))
+        job->covered = virCheckpointRecordParts(root, "./covered");
     if (!virCheckpointJobRecordParseState(job, root, error) ||
         !virCheckpointJobRecordParseNumbers(job, root, error))
         return NULL;

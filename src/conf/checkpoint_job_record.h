@@ -64,6 +64,10 @@ typedef struct virCheckpointJobRecord {
     guint64 sizeBytes;  /* virtual size of the disk */
     guint64 workBytes;  /* to copy in the bulk pass */
     gint64 startedUsec; /* wall clock */
+    /* For the call that goes on after this one failed (checkpoint_resume_record.h). */
+    gchar *destId;      /* the target's file, or NULL: it cannot be told apart */
+    gchar *resumeId;    /* what was left by an earlier job and is taken up, or NULL */
+    GPtrArray *covered; /* gchar*: see virCheckpointResumeRecord; NULL: not known */
 } virCheckpointJobRecord;
 
 virCheckpointJobRecord *

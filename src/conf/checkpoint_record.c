@@ -238,6 +238,34 @@ virCheckpointRecordFail(GError **error, const gchar *what)
     return FALSE;
 }
 
+void
+virCheckpointRecordFormatParts(GString *buf, const gchar *element, GPtrArray *parts)
+{
+    guint i;
+
+    for (i = 0; parts && i < parts->len; i++) {
+        g_string_append_printf(buf, "  <%s", element);
+        virCheckpointXmlAppend(buf, " part='%s'/>\n",
+                               (const gchar *)g_ptr_array_index(parts, i));
+    }
+}
+
+GPtrArray *
+virCheckpointRecordParts(xmlNode *root, const gchar *xpath)
+{
+    GPtrArray *parts = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) nodes = virCheckpointXmlNodes(root, xpath);
+    guint i;
+
+    for (i = 0; i < nodes->len; i++) {
+        gchar *part = virCheckpointXmlString(g_ptr_array_index(nodes, i), "./@part");
+
+        if (part)
+            g_ptr_array_add(parts, part);
+    }
+    return parts;
+}
+
 gint
 virCheckpointRecordEnum(const gchar *const *names, gint last, const gchar *text)
 {

@@ -26,6 +26,14 @@ virCheckpointRecordOpen(const gchar *xml, const gchar *root, GError **error);
 gboolean
 virCheckpointRecordFail(GError **error, const gchar *what);
 
+/** Appends <@element part='...'/> for each of @parts (gchar*); NULL: none. */
+void
+virCheckpointRecordFormatParts(GString *buf, const gchar *element, GPtrArray *parts);
+
+/** Returns: (transfer full): GPtrArray of gchar*: what FormatParts wrote at @xpath. */
+GPtrArray *
+virCheckpointRecordParts(xmlNode *root, const gchar *xpath);
+
 /** Returns: the place of @text (or NULL) in @names, or -1. */
 gint
 virCheckpointRecordEnum(const gchar *const *names, gint last, const gchar *text);

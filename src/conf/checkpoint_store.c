@@ -26,6 +26,7 @@
 #include "checkpoint_fault.h"
 #include "checkpoint_file.h"
 #include "checkpoint_recordpriv.h"
+#include "checkpoint_resume_record.h"
 #include "checkpoint_storepriv.h"
 
 #include <errno.h>
@@ -645,6 +646,8 @@ virCheckpointStoreUsedSidecars(virCheckpointStoreDomain *domain, GError **error)
                                  g_strdup(g_ptr_array_index(segment->sidecars, k)));
         }
     }
+    if (!virCheckpointStoreSiftResumes(domain, records, used, error))
+        g_clear_pointer(&used, g_hash_table_unref);
     return used;
 }
 

@@ -19,6 +19,7 @@
  *     lock                    held for the duration of an operation
  *     <id>.checkpoint.xml     virCheckpointRecord
  *     <id>.job.xml            virCheckpointJobRecord
+ *     <id>.resume.xml         virCheckpointResumeRecord
  *     <segment id>.<n>.qcow2  sidecars; *.tmp are half made and removed at recovery
  *     journal                 bitmap names that we made, one a line, appended and
  * synced before QEMU hears of them

@@ -11,7 +11,9 @@
  * the old files go.  A crash anywhere leaves the record with the one set or the other,
  * and files that no record names, which settling collects.
  *
- * Sidecars of different sizes (the disk was resized in between) stay apart.
+ * Sidecars of different sizes (the disk was resized in between) stay apart, and so do
+ * those of a segment by which a copy that was cut short can go on
+ * (checkpoint_mirror_resume.c).
  */
 
 #include "config.h"
@@ -22,6 +24,7 @@
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
+#include "checkpoint_mirror_resume.h"
 
 #define WORK_NODE "virtcheckpoint-compact"
 #define WORK_BITMAP "work"
@@ -122,13 +125,42 @@ virCheckpointCompactSegment(virCheckpointStoreDomain *store,
            virCheckpointFaultPoint("compact/saved", error);
 }
 
+/* A copy that can be taken up again tells by its sidecars what a segment had then and
+ * what was added since. */
+static gboolean
+virCheckpointCompactIsCovered(GPtrArray *resumes, const virCheckpointSegment *segment)
+{
+    guint i;
+    guint j;
+    guint k;
+
+    for (i = 0; i < resumes->len; i++) {
+        const virCheckpointResumeRecord *resume = g_ptr_array_index(resumes, i);
+
+        for (j = 0; j < resume->covered->len; j++) {
+            const gchar *part = g_ptr_array_index(resume->covered, j);
+
+            for (k = 0; k < segment->sidecars->len; k++) {
+                const gchar *file = g_ptr_array_index(segment->sidecars, k);
+
+                if (g_str_has_prefix(part, file) && part[strlen(file)] == '@')
+                    return TRUE;
+            }
+        }
+    }
+    return FALSE;
+}
+
 gboolean
 virCheckpointCompactDomain(virCheckpointStoreDomain *store, GError **error)
 {
     g_autoptr(GPtrArray) records = virCheckpointStoreList(store, error);
+    g_autoptr(GPtrArray) resumes = virCheckpointStoreListResumes(store);
     gboolean any = FALSE;
     guint i;
     guint j;
+
+    virCheckpointMirrorResumeSift(store, resumes);
 
     for (i = 0; records && i < records->len; i++) {
         virCheckpointRecord *record = g_ptr_array_index(records, i);
@@ -138,7 +170,8 @@ virCheckpointCompactDomain(virCheckpointStoreDomain *store, GError **error)
         for (j = 0; j < record->segments->len; j++) {
             virCheckpointSegment *segment = g_ptr_array_index(record->segments, j);
 
-            if (segment->sidecars->len < 2)
+            if (segment->sidecars->len < 2 ||
+                virCheckpointCompactIsCovered(resumes, segment))
                 continue;
             if (!virCheckpointCompactSegment(store, record, segment, error)) {
                 g_prefix_error(error, "merge sidecars of '%s': ", record->def->name);

@@ -27,6 +27,7 @@
 #include "checkpoint_file.h"
 #include "checkpoint_foreign.h"
 #include "checkpoint_mirror_request.h"
+#include "checkpoint_mirror_resume.h"
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_offline.h"
@@ -98,7 +99,8 @@ virCheckpointMirrorPrepare(const virCheckpointMirrorStep *step, GError **error)
                                            job->sizeBytes, error)) ||
         !virCheckpointFaultPoint("mirror/overlay-created", error))
         return FALSE;
-    if (job->finish && !virCheckpointMirrorMakeCheckpoint(step, error))
+    if (!virCheckpointMirrorTurnOver(step, error) ||
+        (job->finish && !virCheckpointMirrorMakeCheckpoint(step, error)))
         return FALSE;
     return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_OVERLAYING, error);
 }
@@ -151,6 +153,54 @@ virCheckpointMirrorOverlay(const virCheckpointMirrorStep *step, GError **error)
            virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_BULK, error);
 }
 
+/* What is known of the changes up to now is in sidecars as long as nobody put another
+ * layer on top. */
+static void
+virCheckpointMirrorSetCovered(const virCheckpointMirrorStep *step,
+                              virCheckpointSegments *segments,
+                              const virCheckpointRecord *base)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    virCheckpointJobRecord *job = mirror->job;
+    const virCheckpointNode *top =
+        virCheckpointSegmentsTop(segments, job->target, NULL);
+
+    g_clear_pointer(&job->covered, g_ptr_array_unref);
+    if (mirror->offline || (top && g_strcmp0(top->file, job->overlayPath) == 0))
+        job->covered = virCheckpointSegmentsParts(segments, base, job->target);
+}
+
+/* Everything that changed since a checkpoint of ours; or what an earlier job left, and
+ * what changed since then. */
+static gboolean
+virCheckpointMirrorSinceOurs(const virCheckpointMirrorStep *step,
+                             virCheckpointSegments *segments,
+                             const virCheckpointRecord *base,
+                             const gchar *node,
+                             const gchar *name,
+                             GError **error)
+{
+    virCheckpointJobRecord *job = step->mirror->job;
+    g_autoptr(virCheckpointResumeRecord) resume =
+        virCheckpointMirrorResumeFind(step->store, job);
+    g_autoptr(GPtrArray) rest = g_ptr_array_new();
+    gboolean made;
+
+    virCheckpointMirrorSetCovered(step, segments, base);
+    segments->covered = resume ? resume->covered : NULL;
+    made = virCheckpointSegmentsSince(segments, base, job->target, node, name, TRUE,
+                                      error);
+    segments->covered = NULL;
+    if (!made || !resume)
+        return made;
+    g_info("domain '%s', disk '%s': the copy to '%s' goes on: %" G_GUINT64_FORMAT
+           " bytes were left",
+           step->view->name, job->target, job->destPath, resume->restBytes);
+    g_ptr_array_add(rest, resume->rest);
+    return virCheckpointSidecarLoad(step->store, step->view->monitor, rest, node, name,
+                                    error);
+}
+
 /* Everything that changed since the base: a checkpoint of ours, or of libvirt's. */
 static gboolean
 virCheckpointMirrorSince(const virCheckpointMirrorStep *step,
@@ -167,8 +217,7 @@ virCheckpointMirrorSince(const virCheckpointMirrorStep *step,
                                          error);
     base = virCheckpointTreeById(segments->records, job->sinceId);
     if (base)
-        return virCheckpointSegmentsSince(segments, base, job->target, node, name, TRUE,
-                                          error);
+        return virCheckpointMirrorSinceOurs(step, segments, base, node, name, error);
     g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_NO_DOMAIN_CHECKPOINT,
                 "no domain checkpoint with matching name '%s'", job->since);
     return FALSE;

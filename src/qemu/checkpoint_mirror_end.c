@@ -31,6 +31,7 @@
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
 #include "checkpoint_mirror_request.h"
+#include "checkpoint_mirror_resume.h"
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_offline.h"
@@ -376,8 +377,11 @@ virCheckpointMirrorClean(const virCheckpointMirrorStep *step, GError **error)
         !virCheckpointMirrorDropOrphans(step, error) ||
         !virCheckpointMirrorRemoveOverlay(step, error) ||
         !virCheckpointMirrorRebase(step, error) ||
-        (failed && !virCheckpointMirrorTakeCheckpointBack(step, error)))
+        (failed && (!virCheckpointMirrorTurnBack(step, error) ||
+                    !virCheckpointMirrorTakeCheckpointBack(step, error))))
         return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (!failed)
+        virCheckpointMirrorResumeForget(step->store, job);
     if (failed && job->destCreated && !mirror->pivoted &&
         !virCheckpointFileRemove(job->destPath, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;

@@ -167,8 +167,12 @@ virCheckpointMirrorBulkEnded(const virCheckpointMirrorStep *step,
 {
     virCheckpointMirror *mirror = step->mirror;
     virCheckpointJobState next = VIR_CHECKPOINT_JOB_COMMITTING;
+    gboolean canceled =
+        virCheckpointMirrorGetWish(mirror) == VIR_CHECKPOINT_MIRROR_WISH_CANCEL;
 
-    if (virCheckpointMirrorGetWish(mirror) == VIR_CHECKPOINT_MIRROR_WISH_CANCEL) {
+    if (canceled || bulk->error)
+        virCheckpointMirrorResumeKeep(step);
+    if (canceled) {
         virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_CANCELED, NULL);
     } else if (bulk->error) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,

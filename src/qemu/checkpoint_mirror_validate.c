@@ -21,6 +21,7 @@
 #include "checkpoint_file.h"
 #include "checkpoint_foreign.h"
 #include "checkpoint_mirror_request.h"
+#include "checkpoint_mirror_resume.h"
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_offline.h"
@@ -307,6 +308,7 @@ virCheckpointMirrorPlan(virCheckpointOperation *operation,
     job->sizeBytes = top->sizeBytes;
     if (!virCheckpointMirrorCheckTarget(segments, request, job, targetFd, error))
         return NULL;
+    virCheckpointMirrorResumePlan(operation->store, job, *targetFd);
     return g_steal_pointer(&job);
 }
 

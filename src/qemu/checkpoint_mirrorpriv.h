@@ -347,6 +347,20 @@ virCheckpointMirrorDropOrphans(const virCheckpointMirrorStep *step, GError **err
 GPtrArray *
 virCheckpointMirrorDisks(const virCheckpointDomainView *view);
 
+/* checkpoint_mirror_resume.c: a copy goes on where an earlier one ended */
+
+/** The changes up to now go into sidecars, so that those that follow can be told from
+ * them; not when the job makes a checkpoint now. */
+gboolean
+virCheckpointMirrorTurnOver(const virCheckpointMirrorStep *step, GError **error);
+/** Removes what a turn that was cut short left. */
+gboolean
+virCheckpointMirrorTurnBack(const virCheckpointMirrorStep *step, GError **error);
+/** The bulk job ended and copied not everything: closes the target and keeps what is
+ * left, if that can be trusted later. */
+void
+virCheckpointMirrorResumeKeep(const virCheckpointMirrorStep *step);
+
 /* checkpoint_mirror_watch.c: the thread of a job */
 
 /** Lets a thread of the pool work on the job until it is over. */

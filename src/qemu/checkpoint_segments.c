@@ -25,6 +25,7 @@
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
 #include "checkpoint_file.h"
+#include "checkpoint_offline.h"
 #include "checkpoint_segmentspriv.h"
 
 /** What the journal has besides names: NAME + this, once nothing needs NAME anymore. */
@@ -435,6 +436,55 @@ virCheckpointSegmentsCollect(virCheckpointSegments *segments,
     return TRUE;
 }
 
+/* Names of sidecars can be used again once the file is gone; the file itself is never
+ * written to. */
+static gchar *
+virCheckpointSegmentsPart(virCheckpointSegments *segments, const gchar *file)
+{
+    g_autofree gchar *path = virCheckpointStoreDomainPath(segments->store, file, NULL);
+    g_autofree gchar *stamp = path ? virCheckpointOfflineStamp(path) : NULL;
+
+    return stamp ? g_strdup_printf("%s@%s", file, stamp) : NULL;
+}
+
+GPtrArray *
+virCheckpointSegmentsParts(virCheckpointSegments *segments,
+                           const virCheckpointRecord *record,
+                           const gchar *target)
+{
+    g_autoptr(GPtrArray) chain =
+        virCheckpointTreeChain(segments->records, record, target);
+    GPtrArray *parts = g_ptr_array_new_with_free_func(g_free);
+    guint i;
+    guint j;
+
+    for (i = 0; i < chain->len; i++) {
+        const virCheckpointSegment *segment =
+            virCheckpointRecordSegment(g_ptr_array_index(chain, i), target);
+
+        for (j = 0; j < segment->sidecars->len; j++) {
+            gchar *part = virCheckpointSegmentsPart(
+                segments, g_ptr_array_index(segment->sidecars, j));
+
+            if (part)
+                g_ptr_array_add(parts, part);
+        }
+    }
+    return parts;
+}
+
+static gboolean
+virCheckpointSegmentsIsCovered(virCheckpointSegments *segments, const gchar *file)
+{
+    g_autofree gchar *part = NULL;
+
+    if (!segments->covered)
+        return FALSE;
+    part = virCheckpointSegmentsPart(segments, file);
+    return part &&
+           g_ptr_array_find_with_equal_func(segments->covered, part, g_str_equal, NULL);
+}
+
 typedef struct virCheckpointSince {
     GArray *sources;     /* virCheckpointBitmapRef */
     GPtrArray *sidecars; /* gchar*, borrowed */
@@ -486,8 +536,12 @@ virCheckpointSegmentsGather(virCheckpointSegments *segments,
         if (!virCheckpointSegmentsCollect(segments, top, node, segment, since->sources))
             return virCheckpointSegmentsInconsistent(segments, link, target,
                                                      "a bitmap is missing", error);
-        for (j = 0; j < segment->sidecars->len; j++)
-            g_ptr_array_add(since->sidecars, g_ptr_array_index(segment->sidecars, j));
+        for (j = 0; j < segment->sidecars->len; j++) {
+            gchar *file = g_ptr_array_index(segment->sidecars, j);
+
+            if (!virCheckpointSegmentsIsCovered(segments, file))
+                g_ptr_array_add(since->sidecars, file);
+        }
         if (segment->granularity &&
             (!since->granularity || segment->granularity < since->granularity))
             since->granularity = segment->granularity;

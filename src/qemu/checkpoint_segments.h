@@ -22,6 +22,8 @@ typedef struct virCheckpointSegments {
     virCheckpointGraph *graph;       /* owned; Refresh replaces it */
     GPtrArray *records;              /* owned; Refresh replaces it */
     GHashTable *newest; /* owned; target -> its newest record, as far as asked */
+    GPtrArray *covered; /* borrowed; parts that sets since a checkpoint leave out: their
+                           bits are known from elsewhere; usually NULL */
 } virCheckpointSegments;
 
 virCheckpointSegments *
@@ -75,6 +77,16 @@ virCheckpointSegmentsSince(virCheckpointSegments *segments,
                            const gchar *name,
                            gboolean enabled,
                            GError **error);
+
+/**
+ * virCheckpointSegmentsParts:
+ * Returns: (transfer full): GPtrArray of gchar*: the sidecars that hold changes of disk
+ * @target since @record now, each as a text that no other file of its name gets.
+ */
+GPtrArray *
+virCheckpointSegmentsParts(virCheckpointSegments *segments,
+                           const virCheckpointRecord *record,
+                           const gchar *target);
 
 /** As virCheckpointSegmentsSince(), on the disk's top, and in the form in which libvirt
  * takes a bitmap of its own: persistent, recording. */

@@ -42,6 +42,10 @@ testJob(void)
     job->sizeBytes = G_GUINT64_CONSTANT(1) << 40;
     job->workBytes = 2;
     job->startedUsec = G_GINT64_CONSTANT(1600000000000000);
+    job->destId = g_strdup("1:2");
+    job->resumeId = g_strdup("3123456789abcdef0123456789abcdef");
+    job->covered = g_ptr_array_new_with_free_func(g_free);
+    g_ptr_array_add(job->covered, g_strdup("a.1.qcow2@1:2"));
     return job;
 }
 
@@ -80,6 +84,9 @@ testJobRoundTrip(void)
     g_assert_cmpuint(back->sizeBytes, ==, job->sizeBytes);
     g_assert_cmpuint(back->workBytes, ==, job->workBytes);
     g_assert_cmpint(back->startedUsec, ==, job->startedUsec);
+    g_assert_cmpstr(back->destId, ==, job->destId);
+    g_assert_cmpstr(back->resumeId, ==, job->resumeId);
+    g_assert_cmpuint(back->covered->len, ==, 1);
 }
 
 /* What is not known yet is not there. */
@@ -103,6 +110,7 @@ testJobSparse(void)
     g_assert_null(back->error);
     g_assert_null(back->destXml);
     g_assert_null(back->destPath);
+    g_assert_null(back->covered);
     g_assert_false(back->finish || back->full || back->destCreated);
 }
 
