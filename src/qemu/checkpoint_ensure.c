@@ -34,8 +34,9 @@ virCheckpointSegmentsWarnLost(virCheckpointSegments *segments,
 {
     g_warning(
         "domain %s (%s), disk %s: changes since checkpoint '%s' were lost; it and "
-        "older checkpoints of this disk cannot be used, a new one can be created",
-        segments->view->name, segments->view->uuid, target, record->def->name);
+        "older checkpoints of this disk cannot be used: " VIR_CHECKPOINT_REMEDY,
+        segments->view->name, segments->view->uuid, target, record->def->name,
+        segments->view->name, target);
 }
 
 gboolean

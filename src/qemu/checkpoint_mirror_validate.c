@@ -124,9 +124,9 @@ virCheckpointMirrorCheckBase(virCheckpointSegments *segments,
             continue;
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CHECKPOINT_INCONSISTENT,
                     "changes of disk '%s' of domain '%s' since checkpoint '%s' are not"
-                    " completely known (lost in '%s'): make a full copy with a new"
-                    " checkpoint",
-                    target, segments->view->name, name, part->def->name);
+                    " completely known (lost in '%s'): " VIR_CHECKPOINT_REMEDY,
+                    target, segments->view->name, name, part->def->name,
+                    segments->view->name, target);
         return NULL;
     }
     return record;

@@ -382,11 +382,10 @@ virCheckpointSegmentsInconsistent(virCheckpointSegments *segments,
                                   const gchar *reason,
                                   GError **error)
 {
-    g_set_error(
-        error, VIR_CHECKPOINT_ERROR, VIR_ERR_CHECKPOINT_INCONSISTENT,
-        "domain '%s', disk '%s': %s at checkpoint '%s'; create a new checkpoint "
-        "and make a full copy",
-        segments->view->name, target, reason, record->def->name);
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CHECKPOINT_INCONSISTENT,
+                "domain '%s', disk '%s': %s at checkpoint '%s': " VIR_CHECKPOINT_REMEDY,
+                segments->view->name, target, reason, record->def->name,
+                segments->view->name, target);
     return FALSE;
 }
 

@@ -12,6 +12,11 @@
 #include "checkpoint_sidecar.h"
 #include "checkpoint_tree.h"
 
+/** What to do about lost changes; of the domain's name and the disk's target. */
+#define VIR_CHECKPOINT_REMEDY                                                          \
+    "heal it with 'virsh checkpoint-check %s --heal --disk %s --against REPLICA.xml'," \
+    " or create a new checkpoint and make a full copy"
+
 /*
  * Everything an operation on one domain's segments works on; the caller holds the
  * domain's slot (store) and keeps @records fresh.

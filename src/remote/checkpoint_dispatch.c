@@ -311,6 +311,21 @@ virCheckpointDispatchForwardWatched(virCheckpointCall *call,
 /* Hooks. */
 
 static virCheckpointVerdict
+virCheckpointDispatchQemuCall(virCheckpointDispatch *dispatch,
+                              virCheckpointClient *client,
+                              const virCheckpointFrame *frame)
+{
+    if (frame->procedure != VIR_CHECKPOINT_QEMU_PROC_MONITOR_COMMAND ||
+        virCheckpointClientIsReadOnly(client) ||
+        !virCheckpointDispatchCommandWanted(dispatch, frame))
+        return VIR_CHECKPOINT_VERDICT_FORWARD;
+    virCheckpointDispatchSubmit(
+        dispatch, virCheckpointDispatchSession(dispatch, client), frame,
+        VIR_CHECKPOINT_POOL_WORK, virCheckpointDispatchCommand, NULL, NULL);
+    return VIR_CHECKPOINT_VERDICT_TAKEN;
+}
+
+static virCheckpointVerdict
 virCheckpointDispatchCall(virCheckpointClient *client,
                           const virCheckpointFrame *frame,
                           gpointer data)
@@ -319,8 +334,12 @@ virCheckpointDispatchCall(virCheckpointClient *client,
     virCheckpointSession *session;
     gsize i;
 
-    if (frame->program != VIR_CHECKPOINT_PROGRAM_REMOTE || frame->version != 1 ||
-        frame->status != VIR_CHECKPOINT_FRAME_OK || dispatch->stopping)
+    if (frame->version != 1 || frame->status != VIR_CHECKPOINT_FRAME_OK ||
+        dispatch->stopping)
+        return VIR_CHECKPOINT_VERDICT_FORWARD;
+    if (frame->program == VIR_CHECKPOINT_PROGRAM_QEMU)
+        return virCheckpointDispatchQemuCall(dispatch, client, frame);
+    if (frame->program != VIR_CHECKPOINT_PROGRAM_REMOTE)
         return VIR_CHECKPOINT_VERDICT_FORWARD;
     session = virCheckpointDispatchSession(dispatch, client);
     if (virCheckpointEventsWatches(frame)) {

@@ -264,6 +264,12 @@ virCheckpointDispatchBackupGuard(virCheckpointCall *call);
 /** Takes libvirt's checkpoints that stand for ours out of a list with results. */
 void
 virCheckpointDispatchHideTheirs(virCheckpointProtoList *list);
+/** Monitor commands: whether one of ours may be meant. */
+gboolean
+virCheckpointDispatchCommandWanted(virCheckpointDispatch *dispatch,
+                                   const virCheckpointFrame *frame);
+void
+virCheckpointDispatchCommand(virCheckpointCall *call);
 void
 virCheckpointDispatchGuard(virCheckpointCall *call);
 void

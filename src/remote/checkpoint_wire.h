@@ -63,6 +63,9 @@ typedef enum {
     VIR_CHECKPOINT_PROC_BACKUP_GET_XML_DESC = 422,   /* DomainFlags; Text */
 } virCheckpointProcedure;
 
+/** The one number of the QEMU program that concerns us. */
+#define VIR_CHECKPOINT_QEMU_PROC_MONITOR_COMMAND 1 /* DomainTextFlags; Text */
+
 /* virErrorDomain numbers that libvirt uses for the errors of these calls. */
 #define VIR_CHECKPOINT_FROM_NONE 0
 #define VIR_CHECKPOINT_FROM_XML 5

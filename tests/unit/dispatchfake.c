@@ -13,6 +13,7 @@
 #include "dispatchfake.h"
 
 #include "checkpoint_error.h"
+#include "checkpoint_health.h"
 
 #include <string.h>
 
@@ -319,6 +320,9 @@ virCheckpointClientAsk(virCheckpointClient *client,
     if (client->denied)
         return fakeRefuse(procedure, client->denied, VIR_CHECKPOINT_FROM_QEMU,
                           client->deniedText ? client->deniedText : "'QEMU' denied");
+    if (program == VIR_CHECKPOINT_PROGRAM_QEMU)
+        return fakeRefuse(procedure, VIR_ERR_INTERNAL_ERROR, VIR_CHECKPOINT_FROM_NONE,
+                          "cannot parse json x: lexical error");
     switch (procedure) {
     case VIR_CHECKPOINT_PROC_DOMAIN_LOOKUP_BY_UUID:
         return fakeLookup(client, procedure);
@@ -530,6 +534,14 @@ virCheckpointEngineHas(virCheckpointEngine *engine,
             return TRUE;
     }
     return FALSE;
+}
+
+virCheckpointJson *
+virCheckpointEngineCheck(virCheckpointEngine *engine, const gchar *uuid, GError **error)
+{
+    return fakeDid(engine, error, "check %s", uuid)
+               ? virCheckpointJsonBuild("s:health", "healthy", NULL)
+               : NULL;
 }
 
 gboolean

@@ -486,6 +486,82 @@ testOtherTraffic(void)
     testClose(&test);
 }
 
+/* A monitor command. */
+static virCheckpointVerdict
+testCommand(TestDispatch *test, const gchar *text, guint flags)
+{
+    virCheckpointProtoDomainTextFlags args = {
+        .dom = testDomain(), .text = (gchar *)text, .flags = flags};
+    g_autoptr(GBytes) bytes =
+        virCheckpointWireEncode(virCheckpointProtoDomainTextFlags, &args);
+    g_autoptr(virCheckpointFrame) frame = virCheckpointFrameNew(
+        VIR_CHECKPOINT_PROGRAM_QEMU, VIR_CHECKPOINT_QEMU_PROC_MONITOR_COMMAND,
+        VIR_CHECKPOINT_FRAME_CALL, ++test->serial, VIR_CHECKPOINT_FRAME_OK,
+        g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes));
+
+    return virCheckpointDispatchHooks()->call(test->client, frame, test->dispatch);
+}
+
+static void
+testCommandAnswered(void)
+{
+    TestDispatch test;
+    const virCheckpointFrame *frame;
+    g_auto(virCheckpointProtoText) reply = {0};
+
+    testOpen(&test, "ours");
+    g_assert_cmpint(testCommand(&test, "{\"execute\":\"virtcheckpoint-check\"}", 0), ==,
+                    VIR_CHECKPOINT_VERDICT_TAKEN);
+    frame = testAnswer(&test, 1, VIR_CHECKPOINT_QEMU_PROC_MONITOR_COMMAND);
+    g_assert_cmpuint(frame->program, ==, VIR_CHECKPOINT_PROGRAM_QEMU);
+    g_assert_cmpint(frame->status, ==, VIR_CHECKPOINT_FRAME_OK);
+    g_assert_true(testDecode((xdrproc_t)xdr_virCheckpointProtoText, frame, &reply));
+    g_assert_cmpstr(reply.text, ==, "{\"return\":{\"health\":\"healthy\"}}");
+    testExpectLog(&test, "check " FAKE_UUID);
+    testClose(&test);
+}
+
+static void
+testCommandRefused(void)
+{
+    static const gchar *const others[] = {
+        "{\"execute\":\"query-block\"}",
+        "{\"execute\":\"x\",\"arguments\":{\"id\":\"virtcheckpoint-check\"}}",
+        "{\"execute\":\"virtcheckpoint-check\"",
+        "virtcheckpoint-check",
+    };
+    const gint number = VIR_CHECKPOINT_QEMU_PROC_MONITOR_COMMAND;
+    TestDispatch test;
+    guint count = 0;
+    gsize i;
+
+    testOpen(&test, "ours");
+    for (i = 0; i < G_N_ELEMENTS(others); i++) {
+        if (testCommand(&test, others[i], 0) == VIR_CHECKPOINT_VERDICT_TAKEN)
+            fakeWaitForwarded(test.client, ++count);
+    }
+    g_assert_cmpint(testCommand(&test, "virtcheckpoint-check", 1), ==,
+                    VIR_CHECKPOINT_VERDICT_FORWARD);
+    testCommand(&test, "{\"execute\":\"virtcheckpoint-nosuch\"}", 0);
+    testExpectError(&test, 1, number, VIR_ERR_NO_SUPPORT, VIR_CHECKPOINT_FROM_QEMU,
+                    "this function is not supported by the connection driver: "
+                    "virtcheckpointd has no command 'virtcheckpoint-nosuch'");
+    testCommand(&test, "{\"execute\":\"virtcheckpoint-check\",\"arguments\":{\"x\":1}}",
+                0);
+    testExpectError(&test, 2, number, VIR_ERR_INVALID_ARG, VIR_CHECKPOINT_FROM_QEMU,
+                    "invalid argument: parameter 'x' of virtcheckpoint-check is "
+                    "unexpected or not a string");
+    test.client->denied = VIR_ERR_ACCESS_DENIED;
+    testCommand(&test, "{\"execute\":\"virtcheckpoint-check\"}", 0);
+    testExpectError(&test, 3, number, VIR_ERR_ACCESS_DENIED, VIR_CHECKPOINT_FROM_QEMU,
+                    "'QEMU' denied");
+    test.client->readOnly = TRUE;
+    g_assert_cmpint(testCommand(&test, "{\"execute\":\"virtcheckpoint-check\"}", 0), ==,
+                    VIR_CHECKPOINT_VERDICT_FORWARD);
+    testExpectLog(&test, "");
+    testClose(&test);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -505,6 +581,10 @@ main(int argc, char **argv)
     g_test_add_func("/dispatch/job-info-speed-abort", testJobs);
     g_test_add_func("/dispatch/jobs-are-denied-as-libvirt-denies", testJobsDenied);
     g_test_add_func("/dispatch/one-stuck-client-holds-nobody-else", testStuckClient);
+    g_test_add_func("/dispatch/monitor-commands-of-ours-are-answered",
+                    testCommandAnswered);
+    g_test_add_func("/dispatch/other-monitor-commands-are-passed-on",
+                    testCommandRefused);
     g_test_add_func("/dispatch/other-traffic-is-left-alone", testOtherTraffic);
     return g_test_run();
 }

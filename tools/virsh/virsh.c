@@ -22,6 +22,7 @@
 #include "checkpoint_error.h"
 #include "virsh_args.h"
 #include "virsh_blockcopy.h"
+#include "virsh_check.h"
 #include "virsh_daemon.h"
 #include "virsh_options.h"
 #include "virsh_stock.h"
@@ -138,6 +139,26 @@ virCheckpointVirshRunStock(const virCheckpointVirshArgs *args,
     return EXIT_FAILURE;
 }
 
+/* Where to go with a command that is ours; NULL when the daemon does not answer, and
+ * that was said. */
+static virCheckpointVirshRoute *
+virCheckpointVirshOurRoute(const virCheckpointVirshArgs *args,
+                           const gchar **hint,
+                           const virCheckpointVirshUi *ui)
+{
+    g_autoptr(virCheckpointVirshRoute) route = virCheckpointVirshRouteOf(args);
+    g_autoptr(GError) error = NULL;
+
+    if (route->kind == VIR_CHECKPOINT_VIRSH_ROUTE_LOCAL &&
+        !virCheckpointVirshDaemonEnsure(route, &error)) {
+        virCheckpointVirshSayNoDaemon(ui, route, error);
+        return NULL;
+    }
+    if (route->kind == VIR_CHECKPOINT_VIRSH_ROUTE_SSH)
+        *hint = "checkpoints need virtcheckpointd on that host\n" VIRSH_HINT_REMOTE;
+    return g_steal_pointer(&route);
+}
+
 static int
 virCheckpointVirshRunBlockCopy(const virCheckpointVirshArgs *args,
                                const virCheckpointVirshUi *ui)
@@ -146,23 +167,43 @@ virCheckpointVirshRunBlockCopy(const virCheckpointVirshArgs *args,
     g_autoptr(virCheckpointVirshOptions) options =
         virCheckpointVirshOptionsParse(words);
     g_autoptr(virCheckpointVirshRoute) route = NULL;
-    g_autoptr(GError) error = NULL;
     const gchar *hint = NULL;
 
     if (options->message) {
         virCheckpointVirshUiError(ui, "%s", options->message);
         return EXIT_FAILURE;
     }
-    route = virCheckpointVirshRouteOf(args);
-    if (route->kind == VIR_CHECKPOINT_VIRSH_ROUTE_LOCAL &&
-        !virCheckpointVirshDaemonEnsure(route, &error)) {
-        virCheckpointVirshSayNoDaemon(ui, route, error);
+    if (!(route = virCheckpointVirshOurRoute(args, &hint, ui)))
         return EXIT_FAILURE;
-    }
-    if (route->kind == VIR_CHECKPOINT_VIRSH_ROUTE_SSH)
-        hint = "checkpoints need virtcheckpointd on that host\n" VIRSH_HINT_REMOTE;
     return cmdBlockCopy(args, options, route->uri, hint, ui) ? EXIT_SUCCESS
                                                              : EXIT_FAILURE;
+}
+
+static int
+virCheckpointVirshRunCheck(const virCheckpointVirshArgs *args,
+                           const virCheckpointVirshUi *ui)
+{
+    const gchar *const *words = (const gchar *const *)args->argv + args->first + 1;
+    g_autoptr(virCheckpointVirshCheck) check = virCheckpointVirshCheckParse(words);
+    g_autoptr(virCheckpointVirshRoute) route = NULL;
+    const gchar *hint = NULL;
+
+    if (check->message) {
+        virCheckpointVirshUiError(ui, "%s", check->message);
+        return EXIT_FAILURE;
+    }
+    if (!(route = virCheckpointVirshOurRoute(args, &hint, ui)))
+        return EXIT_FAILURE;
+    return cmdCheckpointCheck(args, check, route->uri, hint, ui);
+}
+
+static int
+virCheckpointVirshRunCheckHelp(const virCheckpointVirshUi *ui)
+{
+    g_autofree gchar *text = virCheckpointVirshCheckHelp();
+
+    virCheckpointVirshUiPrint(ui, text);
+    return EXIT_SUCCESS;
 }
 
 static int
@@ -204,12 +245,16 @@ virCheckpointVirshRun(const virCheckpointVirshArgs *args,
         return virCheckpointVirshRunStock(args, TRUE, ui);
     case VIR_CHECKPOINT_VIRSH_COMMAND_BLOCKCOPY:
         return virCheckpointVirshRunBlockCopy(args, ui);
+    case VIR_CHECKPOINT_VIRSH_COMMAND_CHECK:
+        return virCheckpointVirshRunCheck(args, ui);
+    case VIR_CHECKPOINT_VIRSH_COMMAND_CHECK_HELP:
+        return virCheckpointVirshRunCheckHelp(ui);
     case VIR_CHECKPOINT_VIRSH_COMMAND_HELP:
         return virCheckpointVirshRunHelp(args, ui);
     case VIR_CHECKPOINT_VIRSH_COMMAND_BATCH:
         virCheckpointVirshUiError(
-            ui, "--bitmap and --checkpoint do not work in a command string: run "
-                "virsh blockcopy DOMAIN PATH ... with each word an argument");
+            ui, "blockcopy with --bitmap or --checkpoint and checkpoint-check do not "
+                "work in a command string: run them with each word an argument");
         return EXIT_FAILURE;
     case VIR_CHECKPOINT_VIRSH_COMMAND_AS_IS:
     case VIR_CHECKPOINT_VIRSH_COMMAND_LAST:

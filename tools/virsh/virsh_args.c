@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "virsh_check.h"
 #include "virsh_options.h"
 
 static const struct option virCheckpointVirshLongOptions[] = {
@@ -242,22 +243,36 @@ virCheckpointVirshArgsAsksHelp(gchar **words)
     return FALSE;
 }
 
-static gboolean
-virCheckpointVirshArgsIsHelp(gchar **words)
+/* The command that "help" is asked of, or NULL. */
+static const gchar *
+virCheckpointVirshArgsHelpTopic(gchar **words)
 {
     if (!words[1])
-        return FALSE;
+        return NULL;
     if (g_str_equal(words[1], "--command"))
-        return words[2] && g_str_equal(words[2], "blockcopy");
-    return g_str_equal(words[1], "blockcopy") ||
-           g_str_equal(words[1], "--command=blockcopy");
+        return words[2];
+    return g_str_has_prefix(words[1], "--command=") ? strchr(words[1], '=') + 1
+                                                    : words[1];
 }
 
 static virCheckpointVirshCommand
 virCheckpointVirshArgsClassifyOne(gchar **words)
 {
-    if (g_str_equal(words[0], "help") && virCheckpointVirshArgsIsHelp(words))
-        return VIR_CHECKPOINT_VIRSH_COMMAND_HELP;
+    if (g_str_equal(words[0], "help")) {
+        const gchar *topic = virCheckpointVirshArgsHelpTopic(words);
+
+        if (g_strcmp0(topic, "blockcopy") == 0)
+            return VIR_CHECKPOINT_VIRSH_COMMAND_HELP;
+        if (g_strcmp0(topic, "checkpoint-check") == 0)
+            return VIR_CHECKPOINT_VIRSH_COMMAND_CHECK_HELP;
+    }
+    if (g_str_equal(words[0], "checkpoint-check")) {
+        g_autoptr(virCheckpointVirshCheck) check =
+            virCheckpointVirshCheckParse((const gchar *const *)words + 1);
+
+        return check->help ? VIR_CHECKPOINT_VIRSH_COMMAND_CHECK_HELP
+                           : VIR_CHECKPOINT_VIRSH_COMMAND_CHECK;
+    }
     if (g_strv_contains(virCheckpointVirshLocal, words[0]))
         return VIR_CHECKPOINT_VIRSH_COMMAND_AS_IS;
     if (g_str_equal(words[0], "blockcopy")) {
@@ -288,9 +303,12 @@ virCheckpointVirshArgsClassifyString(const gchar *text)
         virCheckpointVirshCommand one =
             virCheckpointVirshArgsClassifyOne(g_ptr_array_index(commands, i));
 
-        if (one == VIR_CHECKPOINT_VIRSH_COMMAND_BLOCKCOPY)
+        if (one == VIR_CHECKPOINT_VIRSH_COMMAND_BLOCKCOPY ||
+            one == VIR_CHECKPOINT_VIRSH_COMMAND_CHECK)
             return VIR_CHECKPOINT_VIRSH_COMMAND_BATCH;
-        if (one == VIR_CHECKPOINT_VIRSH_COMMAND_HELP && commands->len > 1)
+        if ((one == VIR_CHECKPOINT_VIRSH_COMMAND_HELP ||
+             one == VIR_CHECKPOINT_VIRSH_COMMAND_CHECK_HELP) &&
+            commands->len > 1)
             continue;
         most = MAX(most, one);
     }

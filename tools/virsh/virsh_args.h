@@ -16,8 +16,10 @@ typedef enum {
     VIR_CHECKPOINT_VIRSH_COMMAND_STOCK,  /* stock, through the gateway if it can be */
     VIR_CHECKPOINT_VIRSH_COMMAND_NEEDED, /* stock, through the gateway or not at all */
     VIR_CHECKPOINT_VIRSH_COMMAND_BLOCKCOPY, /* ours */
-    VIR_CHECKPOINT_VIRSH_COMMAND_HELP,      /* stock's help on blockcopy and ours */
-    VIR_CHECKPOINT_VIRSH_COMMAND_BATCH,     /* our options in a command string */
+    VIR_CHECKPOINT_VIRSH_COMMAND_CHECK,     /* checkpoint-check */
+    VIR_CHECKPOINT_VIRSH_COMMAND_CHECK_HELP,
+    VIR_CHECKPOINT_VIRSH_COMMAND_HELP,  /* stock's help on blockcopy and ours */
+    VIR_CHECKPOINT_VIRSH_COMMAND_BATCH, /* what is ours in a command string */
     VIR_CHECKPOINT_VIRSH_COMMAND_LAST
 } virCheckpointVirshCommand;
 
