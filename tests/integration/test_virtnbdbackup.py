@@ -26,10 +26,11 @@ class Tool:
 
     def _run(self, program, *args, check=True):
         command = ['/usr/bin/' + program, '-U', self.host.uri(ours=True), '-n', *args]
+        # The tool leaves logs of qemu-img where temporary files go.
+        env = dict(os.environ, HOME=self.host.work, TMPDIR=self.host.work)
         done = subprocess.run(command, capture_output=True, text=True, timeout=100,
                               check=False, stdin=subprocess.DEVNULL,
-                              cwd=self.host.work, env=dict(os.environ,
-                                                           HOME=self.host.work))
+                              cwd=self.host.work, env=env)
         if check and done.returncode != 0:
             raise Failure(f'{" ".join(command)}: {done.stderr[-1500:]}')
         return done
