@@ -206,6 +206,9 @@ virCheckpointJobRecordFormat(const virCheckpointJobRecord *job)
         g_string_append(buf, "  <finish/>\n");
     if (job->full)
         g_string_append(buf, "  <full/>\n");
+    if (job->aside)
+        g_string_append(buf,
+                        job->asideBegun ? "  <aside begun='yes'/>\n" : "  <aside/>\n");
     virCheckpointJobRecordFormatRef(buf, "since", job->sinceId, job->since);
     virCheckpointJobRecordFormatRef(buf, "checkpoint", job->checkpointId,
                                     job->checkpoint);
@@ -319,6 +322,8 @@ virCheckpointJobRecordParse(const gchar *xml, GError **error)
     job->error = virCheckpointXmlString(root, "./error");
     job->finish = virCheckpointXmlNode(root, "./finish") != NULL;
     job->full = virCheckpointXmlNode(root, "./full") != NULL;
+    job->aside = virCheckpointXmlNode(root, "./aside") != NULL;
+    job->asideBegun = virCheckpointXmlNode(root, "./aside[@begun='yes']") != NULL;
     job->sinceId = virCheckpointXmlString(root, "./since/@id");
     job->since = virCheckpointXmlString(root, "./since/@name");
     job->checkpointId = virCheckpointXmlString(root, "./checkpoint/@id");

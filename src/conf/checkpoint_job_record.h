@@ -51,13 +51,15 @@ typedef struct virCheckpointJobRecord {
     gchar *since;        /* its name as given, or NULL */
     gchar *checkpointId; /* id of the checkpoint made by this job, or NULL */
     gchar *checkpoint;
-    gchar *sourcePath;      /* S */
-    gchar *overlayPath;     /* O */
-    gchar *destPath;        /* T */
-    gchar *destFormat;      /* "qcow2" or "raw" */
-    gboolean destCreated;   /* T was made by this job: removed when it fails */
-    gchar *destXml;         /* as given */
-    guint flags;            /* virDomainBlockCopyFlags as given */
+    gchar *sourcePath;    /* S */
+    gchar *overlayPath;   /* O */
+    gchar *destPath;      /* T */
+    gchar *destFormat;    /* "qcow2" or "raw" */
+    gboolean destCreated; /* T was made by this job: removed when it fails */
+    gchar *destXml;       /* as given */
+    gboolean aside;       /* the bulk pass runs in a storage daemon of the job's ... */
+    gboolean asideBegun;  /* ... and was begun there once: it can begin again */
+    guint flags;          /* virDomainBlockCopyFlags as given */
     guint64 bandwidthBytes; /* per second, 0 = unlimited */
     guint granularity;
     guint64 bufSize;

@@ -519,9 +519,10 @@ virCheckpointMirrorApplySpeedOn(virCheckpointMirror *mirror,
     return reply != NULL;
 }
 
-/* The job of a guest that is off. */
+/* The job in a storage daemon, if there is one. */
 static gboolean
 virCheckpointMirrorApplySpeedOff(virCheckpointMirror *mirror,
+                                 gboolean *found,
                                  guint64 bandwidthBytes,
                                  GError **error)
 {
@@ -529,6 +530,7 @@ virCheckpointMirrorApplySpeedOff(virCheckpointMirror *mirror,
     g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
     g_autoptr(virCheckpointJson) reply = NULL;
 
+    *found = mirror->daemon != NULL;
     if (!mirror->daemon)
         return TRUE;
     reply = virCheckpointMonitorRun(
@@ -545,10 +547,12 @@ virCheckpointMirrorApplySpeed(virCheckpointMirror *mirror,
                               GError **error)
 {
     virConnectPtr conn;
+    gboolean found;
     gboolean ok;
 
-    if (mirror->offline)
-        return virCheckpointMirrorApplySpeedOff(mirror, bandwidthBytes, error);
+    ok = virCheckpointMirrorApplySpeedOff(mirror, &found, bandwidthBytes, error);
+    if (found || mirror->offline)
+        return ok;
     conn = virCheckpointEngineConnect(mirror->engine, error);
     if (!conn)
         return FALSE;

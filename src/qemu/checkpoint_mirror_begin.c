@@ -75,6 +75,8 @@ virCheckpointMirrorPrepareTarget(const virCheckpointMirrorStep *step, GError **e
                                             job->sizeBytes, NULL};
     g_autofree gchar *format = NULL;
 
+    if (job->aside)
+        return TRUE;
     if (!job->destCreated)
         return virCheckpointMirrorTargetClean(job->destPath, job->destFormat, error) &&
                virCheckpointFaultPoint("mirror/target-cleaned", error);
@@ -275,6 +277,27 @@ virCheckpointMirrorStartJob(const virCheckpointMirrorStep *step,
     return reply != NULL;
 }
 
+/* A target that QEMU cannot have, as confinement wants it, is copied to from outside.
+ */
+static gboolean
+virCheckpointMirrorAttachOrNot(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    g_autoptr(GError) failed = NULL;
+    gboolean refused = FALSE;
+
+    if (mirror->job->aside || virCheckpointMirrorAttach(step, &refused, &failed))
+        return TRUE;
+    if (!refused) {
+        g_propagate_error(error, g_steal_pointer(&failed));
+        return FALSE;
+    }
+    g_info("domain %s, disk '%s': QEMU does not take '%s' as a descriptor: %s",
+           mirror->uuid, mirror->target, mirror->destPath, failed->message);
+    mirror->job->aside = TRUE;
+    return TRUE;
+}
+
 gboolean
 virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error)
 {
@@ -295,8 +318,12 @@ virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error
     else if (!virCheckpointMirrorMakeWork(step, where.source->name, bitmap, error))
         return FALSE;
     if (!virCheckpointMirrorSave(step, error) ||
-        !virCheckpointMirrorAttach(step, error) ||
-        !virCheckpointFaultPoint("mirror/before-bulk", error) ||
+        !virCheckpointMirrorAttachOrNot(step, error))
+        return FALSE;
+    if (job->aside)
+        return virCheckpointMirrorAsideKeep(step, where.source->name, error) &&
+               virCheckpointMirrorAsideBegin(step, error);
+    if (!virCheckpointFaultPoint("mirror/before-bulk", error) ||
         !virCheckpointMirrorStartJob(step, where.source->name, bitmap, error))
         return FALSE;
     mirror->begun = TRUE;
@@ -314,18 +341,26 @@ virCheckpointMirrorBulkBeginOff(const virCheckpointMirrorStep *step, GError **er
     g_autoptr(GPtrArray) targets = g_ptr_array_new();
     const virCheckpointDisk *disk;
     g_autofree gchar *node = NULL;
+    gboolean refused;
 
     g_ptr_array_add(targets, mirror->target);
     /* From here on nobody can write to the disk: the daemon has it locked. */
-    if (!virCheckpointOfflineOpen(step->view, targets, FALSE, &mirror->targetFd, 1,
-                                  error))
+    if (!virCheckpointOfflineOpen(step->view, targets, FALSE, &mirror->targetFd,
+                                  job->aside ? 0 : 1, error))
         return FALSE;
     disk = virCheckpointDomainFindDisk(step->view->disks, mirror->target);
     node = g_strdup(disk ? disk->alias : NULL);
     job->workBytes = job->sizeBytes;
-    if ((!job->full && !virCheckpointMirrorMakeWork(step, node, bitmap, error)) ||
-        !virCheckpointMirrorSave(step, error) ||
-        !virCheckpointMirrorAttach(step, error) ||
+    if (!job->full && !virCheckpointMirrorMakeWork(step, node, bitmap, error))
+        return FALSE;
+    if (job->aside) {
+        if (!virCheckpointMirrorAsideKeep(step, node, error))
+            return FALSE;
+        virCheckpointOfflineClose(step->view);
+        return virCheckpointMirrorAsideBegin(step, error);
+    }
+    if (!virCheckpointMirrorSave(step, error) ||
+        !virCheckpointMirrorAttach(step, &refused, error) ||
         !virCheckpointFaultPoint("mirror/before-bulk", error) ||
         !virCheckpointMirrorStartJob(step, node, bitmap, error))
         return FALSE;

@@ -315,9 +315,8 @@ virCheckpointMirrorCheckPivoted(const virCheckpointMirrorStep *step, GError **er
     if (mirror->finish || !step->view)
         return TRUE;
     if (!virCheckpointMirrorRunning(step)) {
-        mirror->pivoted =
-            mirror->pivoted ||
-            virCheckpointDomainFindDisk(step->view->disks, mirror->destPath) != NULL;
+        mirror->pivoted = mirror->pivoted || virCheckpointMirrorIsDefinedOn(
+                                                 mirror, step->view, mirror->destPath);
         return TRUE;
     }
     if (!virCheckpointMirrorLook(step, &where, error))
@@ -377,6 +376,7 @@ virCheckpointMirrorClean(const virCheckpointMirrorStep *step, GError **error)
         !virCheckpointMirrorDropOrphans(step, error) ||
         !virCheckpointMirrorRemoveOverlay(step, error) ||
         !virCheckpointMirrorRebase(step, error) ||
+        !virCheckpointMirrorAsideForget(step, error) ||
         (failed && (!virCheckpointMirrorTurnBack(step, error) ||
                     !virCheckpointMirrorTakeCheckpointBack(step, error))))
         return VIR_CHECKPOINT_MIRROR_RETRY;

@@ -97,7 +97,9 @@ virCheckpointMirrorRun(virCheckpointMonitor *monitor,
 }
 
 gboolean
-virCheckpointMirrorAttach(const virCheckpointMirrorStep *step, GError **error)
+virCheckpointMirrorAttach(const virCheckpointMirrorStep *step,
+                          gboolean *refused,
+                          GError **error)
 {
     virCheckpointMirror *mirror = step->mirror;
     virCheckpointMonitor *monitor = step->view->monitor;
@@ -109,6 +111,7 @@ virCheckpointMirrorAttach(const virCheckpointMirrorStep *step, GError **error)
     virCheckpointJson *top;
     guint64 set = 0;
 
+    *refused = TRUE;
     if (!inherited &&
         !virCheckpointMonitorAddFd(monitor, mirror->targetFd, &set, error))
         return FALSE;
@@ -125,6 +128,7 @@ virCheckpointMirrorAttach(const virCheckpointMirrorStep *step, GError **error)
             virCheckpointMonitorRemoveFd(monitor, set, NULL);
         return FALSE;
     }
+    *refused = FALSE;
     if (!virCheckpointFaultPoint("mirror/target-file", error))
         return FALSE;
     top = virCheckpointJsonBuild("s:driver", mirror->job->destFormat, "s:node-name",
@@ -326,7 +330,20 @@ virCheckpointMirrorLook(const virCheckpointMirrorStep *step,
     if (virCheckpointGraphLayer(where->graph, where->top, mirror->destPath) ==
         where->top)
         where->dest = where->top;
+    /* QEMU may show an address in its own words; but only a pivot leads away from S. */
+    if (mirror->job->aside && !where->overlay && !where->source)
+        where->dest = where->top;
     return TRUE;
+}
+
+gboolean
+virCheckpointMirrorIsDefinedOn(const virCheckpointMirror *mirror,
+                               const virCheckpointDomainView *view,
+                               const gchar *path)
+{
+    g_autofree gchar *found = virCheckpointMirrorXmlSource(view->xml, mirror->target);
+
+    return g_strcmp0(found, path) == 0;
 }
 
 GPtrArray *

@@ -55,7 +55,8 @@ virCheckpointMirrorCopyStart(const virCheckpointMirrorStep *step, GError **error
     int maxparams = 0;
     int rc;
 
-    if (!virCheckpointMirrorTargetClean(job->destPath, job->destFormat, error) ||
+    if ((!job->aside &&
+         !virCheckpointMirrorTargetClean(job->destPath, job->destFormat, error)) ||
         !(xml = virCheckpointMirrorCopyXml(job->destXml, job->destFormat, error)) ||
         !virCheckpointFaultPoint("mirror/before-copy", error))
         return FALSE;
@@ -141,7 +142,9 @@ virCheckpointMirrorCopyFinish(const virCheckpointMirrorStep *step, GError **erro
                     mirror->destPath, mirror->target);
         return FALSE;
     }
-    if (!virCheckpointMirrorTargetSync(-1, mirror->destPath, error))
+    /* Where there is no file to sync, the mirror's own end is the flush. */
+    if (!mirror->job->aside &&
+        !virCheckpointMirrorTargetSync(-1, mirror->destPath, error))
         return FALSE;
     virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_COMPLETED, NULL);
     return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_COMMITTING, error);

@@ -170,7 +170,7 @@ virCheckpointMirrorBulkEnded(const virCheckpointMirrorStep *step,
     gboolean canceled =
         virCheckpointMirrorGetWish(mirror) == VIR_CHECKPOINT_MIRROR_WISH_CANCEL;
 
-    if (canceled || bulk->error)
+    if ((canceled || bulk->error) && !mirror->job->aside)
         virCheckpointMirrorResumeKeep(step);
     if (canceled) {
         virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_CANCELED, NULL);
@@ -179,6 +179,15 @@ virCheckpointMirrorBulkEnded(const virCheckpointMirrorStep *step,
                     "copy of disk '%s' to '%s': %s", mirror->target, mirror->destPath,
                     bulk->error);
         return VIR_CHECKPOINT_MIRROR_RETRY;
+    } else if (mirror->job->aside) {
+        virCheckpointMirrorResult flushed = virCheckpointMirrorAsideFlush(step, error);
+
+        if (flushed != VIR_CHECKPOINT_MIRROR_MOVED)
+            return flushed;
+        if (mirror->finish)
+            virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_COMPLETED, NULL);
+        else
+            next = VIR_CHECKPOINT_JOB_MIRRORING;
     } else if (!virCheckpointMirrorDetach(step, error)) {
         return VIR_CHECKPOINT_MIRROR_RETRY;
     } else if (mirror->finish) {
@@ -197,6 +206,13 @@ virCheckpointMirrorBulkCancel(const virCheckpointMirrorStep *step,
 {
     g_autoptr(virCheckpointJson) reply = NULL;
 
+    /* A server that does not answer holds the job, but not its daemon's end. */
+    if (step->mirror->job->aside) {
+        virCheckpointMirrorDecide(step->mirror, VIR_CHECKPOINT_JOB_CANCELED, NULL);
+        return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_COMMITTING, error)
+                   ? VIR_CHECKPOINT_MIRROR_MOVED
+                   : VIR_CHECKPOINT_MIRROR_RETRY;
+    }
     if (step->mirror->cancelSent)
         return VIR_CHECKPOINT_MIRROR_WAIT;
     reply = virCheckpointMonitorRun(step->view->monitor, "job-cancel",
@@ -222,14 +238,19 @@ virCheckpointMirrorStepBulk(const virCheckpointMirrorStep *step, GError **error)
     virCheckpointMirror *mirror = step->mirror;
     g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
     g_auto(virCheckpointMirrorBulk) bulk = {0};
+    virCheckpointMonitor *monitor;
 
+    if (virCheckpointMirrorAsideMayBegin(mirror))
+        return virCheckpointMirrorAsideBegin(step, error) ? VIR_CHECKPOINT_MIRROR_WAIT
+                                                          : VIR_CHECKPOINT_MIRROR_RETRY;
     if (!mirror->begun && !mirror->recovered) {
         gboolean begun = mirror->offline ? virCheckpointMirrorBulkBeginOff(step, error)
                                          : virCheckpointMirrorBulkBegin(step, error);
 
         return begun ? VIR_CHECKPOINT_MIRROR_WAIT : VIR_CHECKPOINT_MIRROR_RETRY;
     }
-    if (!virCheckpointMirrorBulkQuery(step->view->monitor, name, &bulk, error))
+    monitor = virCheckpointMirrorBulkMonitor(step);
+    if (monitor && !virCheckpointMirrorBulkQuery(monitor, name, &bulk, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     if (!bulk.present) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
@@ -267,7 +288,7 @@ virCheckpointMirrorPivotHappened(const virCheckpointMirrorStep *step)
     const virCheckpointMirror *mirror = step->mirror;
 
     return mirror->job->state == VIR_CHECKPOINT_JOB_PIVOTING && step->view &&
-           virCheckpointDomainFindDisk(step->view->disks, mirror->destPath);
+           virCheckpointMirrorIsDefinedOn(mirror, step->view, mirror->destPath);
 }
 
 /* A guest that is off has no job. */

@@ -244,6 +244,16 @@ virCheckpointMirrorTargetOpen(const gchar *path,
 }
 
 gboolean
+virCheckpointMirrorTargetMayUse(const gchar *path, GPtrArray *images, GError **error)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return virCheckpointMirrorSystemError(error, errno, path);
+    return virCheckpointMirrorCheckNotSource(&st, path, images, error);
+}
+
+gboolean
 virCheckpointMirrorIsBlock(const gchar *path)
 {
     struct stat st;

@@ -39,6 +39,11 @@ virCheckpointMirrorTargetOpen(const gchar *path,
                               gchar **format,
                               GError **error);
 
+/** FALSE if @path is one of @images (gchar*) or not there: what else it is, whoever
+ * opens it will see. */
+gboolean
+virCheckpointMirrorTargetMayUse(const gchar *path, GPtrArray *images, GError **error);
+
 /** TRUE if there is a block device at @path. */
 gboolean
 virCheckpointMirrorIsBlock(const gchar *path);

@@ -196,6 +196,31 @@ virCheckpointMirrorImages(virCheckpointSegments *segments)
     return images;
 }
 
+/* A target that is opened by a storage daemon: it exists, and its format is said. */
+static gboolean
+virCheckpointMirrorCheckAside(virCheckpointSegments *segments,
+                              const virCheckpointMirrorRequest *request,
+                              const virCheckpointMirrorDest *dest,
+                              virCheckpointJobRecord *job,
+                              GError **error)
+{
+    g_autoptr(GPtrArray) images = virCheckpointMirrorImages(segments);
+
+    if (!(request->flags & VIR_DOMAIN_BLOCK_COPY_REUSE_EXT)) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
+                    "destination '%s' is on the network or encrypted: it has to exist,"
+                    " and flag VIR_DOMAIN_BLOCK_COPY_REUSE_EXT to be given",
+                    dest->path);
+        return FALSE;
+    }
+    if (dest->local && !virCheckpointMirrorTargetMayUse(dest->path, images, error))
+        return FALSE;
+    job->aside = TRUE;
+    job->destFormat = g_strdup(dest->format ? dest->format : "raw");
+    return virCheckpointMirrorAsideJudge(virDomainGetConnect(segments->view->domain),
+                                         job, error);
+}
+
 static gboolean
 virCheckpointMirrorCheckTarget(virCheckpointSegments *segments,
                                const virCheckpointMirrorRequest *request,
@@ -211,12 +236,6 @@ virCheckpointMirrorCheckTarget(virCheckpointSegments *segments,
 
     if (!dest)
         return FALSE;
-    if (dest->aside) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
-                    "destination '%s' is neither a plain file nor a block device",
-                    dest->path);
-        return FALSE;
-    }
     job->destPath = g_strdup(dest->path);
     /* As stock: a block device is never made, only used. */
     block = virCheckpointMirrorIsBlock(dest->path);
@@ -225,6 +244,8 @@ virCheckpointMirrorCheckTarget(virCheckpointSegments *segments,
         if (!(job->destXml = virCheckpointMirrorDestAsBlock(request->destXml, error)))
             return FALSE;
     }
+    if (dest->aside)
+        return virCheckpointMirrorCheckAside(segments, request, dest, job, error);
     job->destCreated = !block && !(request->flags & VIR_DOMAIN_BLOCK_COPY_REUSE_EXT);
     if (job->destCreated) {
         job->destFormat = g_strdup(dest->format ? dest->format : "qcow2");

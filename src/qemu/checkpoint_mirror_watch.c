@@ -98,6 +98,19 @@ virCheckpointMirrorLookOff(virCheckpointMirror *mirror, virCheckpointJobState st
     return virCheckpointMirrorLookBulk(mirror->daemon, mirror, NULL);
 }
 
+/* FALSE: there is no daemon of the job's. Whoever settles the domain may end it. */
+static gboolean
+virCheckpointMirrorLookAside(virCheckpointMirror *mirror,
+                             virCheckpointMirrorLookResult *result)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->daemonLock);
+
+    if (!mirror->daemon)
+        return FALSE;
+    *result = virCheckpointMirrorLookBulk(mirror->daemon, mirror, NULL);
+    return TRUE;
+}
+
 static virCheckpointMirrorLookResult
 virCheckpointMirrorLookInner(virCheckpointMirrorEye *eye,
                              virCheckpointMirror *mirror,
@@ -141,6 +154,9 @@ virCheckpointMirrorLookOnce(virCheckpointMirrorEye *eye, virCheckpointMirror *mi
     }
     if (mirror->offline)
         return virCheckpointMirrorLookOff(mirror, state);
+    if (state == VIR_CHECKPOINT_JOB_BULK &&
+        virCheckpointMirrorLookAside(mirror, &result))
+        return result;
     if (!virCheckpointMirrorEyeOpen(eye, mirror, &error))
         return VIR_CHECKPOINT_LOOK_STEP;
     if (state == VIR_CHECKPOINT_JOB_BULK)

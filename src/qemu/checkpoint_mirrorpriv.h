@@ -51,9 +51,9 @@ typedef struct virCheckpointMirror {
     gboolean needsSettling; /* a record's fate must be settled before the next step */
     gboolean innerRan; /* libvirt ran a job of ours: its last event is waited for */
 
-    /* Changed by the job's thread while it holds daemonLock; the innermost lock. */
+    /* Changed inside the slot by who holds daemonLock, too; the innermost lock. */
     GMutex daemonLock;
-    virCheckpointMonitor *daemon; /* storage daemon of an offline job, or NULL */
+    virCheckpointMonitor *daemon; /* the job's storage daemon, or NULL */
 
     GMutex lock; /* guards what follows; changed is broadcast for all of it */
     GCond changed;
@@ -271,9 +271,15 @@ virCheckpointMirrorBulkQuery(virCheckpointMonitor *monitor,
                              const gchar *name,
                              virCheckpointMirrorBulk *bulk,
                              GError **error);
-/** Hands the target over and makes its nodes. */
+/**
+ * virCheckpointMirrorAttach:
+ * Hands the target over and makes its nodes.
+ * @refused: (out): QEMU may not have the descriptor: nothing was done
+ */
 gboolean
-virCheckpointMirrorAttach(const virCheckpointMirrorStep *step, GError **error);
+virCheckpointMirrorAttach(const virCheckpointMirrorStep *step,
+                          gboolean *refused,
+                          GError **error);
 /** Deletes the target's nodes and descriptor set, then puts the target on stable
  * storage. */
 gboolean
@@ -313,11 +319,47 @@ void
 virCheckpointMirrorWhereClear(virCheckpointMirrorWhere *where);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(virCheckpointMirrorWhere,
                                  virCheckpointMirrorWhereClear)
+/** TRUE if @view's definition has the disk on @path. */
+gboolean
+virCheckpointMirrorIsDefinedOn(const virCheckpointMirror *mirror,
+                               const virCheckpointDomainView *view,
+                               const gchar *path);
 /** Asks QEMU and libvirt; the domain runs. */
 gboolean
 virCheckpointMirrorLook(const virCheckpointMirrorStep *step,
                         virCheckpointMirrorWhere *where,
                         GError **error);
+/* checkpoint_mirror_aside.c: the bulk pass in a storage daemon of the job's */
+
+/** The peer that has the bulk job: the guest, or the job's storage daemon, or NULL if
+ * that has ended. */
+virCheckpointMonitor *
+virCheckpointMirrorBulkMonitor(const virCheckpointMirrorStep *step);
+/** Writes the work bitmap on @node, of the view's monitor, beside the records. */
+gboolean
+virCheckpointMirrorAsideKeep(const virCheckpointMirrorStep *step,
+                             const gchar *node,
+                             GError **error);
+/** Begins the bulk pass by what AsideKeep wrote; again, after a daemon that died. */
+gboolean
+virCheckpointMirrorAsideBegin(const virCheckpointMirrorStep *step, GError **error);
+/** TRUE for a recorded job whose pass was begun by another daemon, and ended with it.
+ */
+gboolean
+virCheckpointMirrorAsideMayBegin(const virCheckpointMirror *mirror);
+/** After the bulk job has ended: MOVED when what it wrote is on stable storage, WAIT:
+ * call again, RETRY: @error. */
+virCheckpointMirrorResult
+virCheckpointMirrorAsideFlush(const virCheckpointMirrorStep *step, GError **error);
+/** Removes what AsideKeep wrote. */
+gboolean
+virCheckpointMirrorAsideForget(const virCheckpointMirrorStep *step, GError **error);
+/** Opens the target of a job that is planned, and looks at it; changes nothing. */
+gboolean
+virCheckpointMirrorAsideJudge(virConnectPtr conn,
+                              const virCheckpointJobRecord *job,
+                              GError **error);
+
 /* checkpoint_mirror_offline.c */
 virCheckpointMirrorResult
 virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **error);

@@ -49,11 +49,15 @@
 /** Longest line that is taken: query-named-block-nodes with many bitmaps is far below.
  */
 #define ANSWER_MAX_BYTES (64u * 1024 * 1024)
+/** How long a daemon without a guest's image gets to close what it has open: it may
+ * wait for a server that does not answer. */
+#define END_TIMEOUT_MS (5 * 1000)
 /** What it says on stderr: a sentence or two. */
 #define COMPLAINT_MAX_BYTES (16 * 1024)
 
 typedef struct virCheckpointStorageDaemon {
     GMutex lock; /* held for one command and its answer */
+    gboolean orderly;
     GPid pid;
     int fd;
     int complaints;  /* its stderr, a file without a name */
@@ -62,19 +66,32 @@ typedef struct virCheckpointStorageDaemon {
 } virCheckpointStorageDaemon;
 
 static void
+virCheckpointStorageDaemonEnd(virCheckpointStorageDaemon *daemon)
+{
+    gint64 until = g_get_monotonic_time() + END_TIMEOUT_MS * 1000;
+    pid_t ended = 0;
+    int status;
+
+    kill(daemon->pid, SIGTERM);
+    while (!daemon->orderly && g_get_monotonic_time() < until &&
+           (ended = waitpid(daemon->pid, &status, WNOHANG)) == 0)
+        g_usleep(1000);
+    if (ended == 0 && !daemon->orderly)
+        kill(daemon->pid, SIGKILL);
+    while (ended == 0 && waitpid(daemon->pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    g_spawn_close_pid(daemon->pid);
+}
+
+static void
 virCheckpointStorageDaemonFree(gpointer peer)
 {
     virCheckpointStorageDaemon *daemon = peer;
-    int status;
 
     if (daemon->fd >= 0)
         close(daemon->fd);
-    if (daemon->pid > 0) {
-        kill(daemon->pid, SIGTERM);
-        while (waitpid(daemon->pid, &status, 0) < 0 && errno == EINTR)
-            ;
-        g_spawn_close_pid(daemon->pid);
-    }
+    if (daemon->pid > 0)
+        virCheckpointStorageDaemonEnd(daemon);
     if (daemon->complaints >= 0)
         close(daemon->complaints);
     g_string_free(daemon->input, TRUE);
@@ -318,6 +335,7 @@ virCheckpointStorageDaemonStart(GPtrArray *args,
 
     g_mutex_init(&daemon->lock);
     daemon->fd = ours;
+    daemon->orderly = options && options->orderly;
     daemon->complaints = memfd_create("complaints", MFD_CLOEXEC);
     daemon->input = g_string_new(NULL);
     daemon->args = args;

@@ -31,6 +31,21 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
                          guint fdCount,
                          GError **error);
 
+/**
+ * virCheckpointOfflineOpenDisks:
+ * @conn: for secrets; @disks: GPtrArray of virCheckpointStorageDisk*
+ * @inherited: int: descriptors that the daemon inherits; secrets are added
+ *
+ * Returns: (transfer full): a storage daemon that has them open, or NULL: errors as of
+ * virCheckpointOfflineOpen().
+ */
+virCheckpointMonitor *
+virCheckpointOfflineOpenDisks(virConnectPtr conn,
+                              GPtrArray *disks,
+                              gboolean writable,
+                              GArray *inherited,
+                              GError **error);
+
 /** Ends the storage daemon; its images are closed when this returns. */
 void
 virCheckpointOfflineClose(virCheckpointDomainView *view);

@@ -346,6 +346,23 @@ virCheckpointOfflineStart(GPtrArray *disks,
     return monitor;
 }
 
+virCheckpointMonitor *
+virCheckpointOfflineOpenDisks(virConnectPtr conn,
+                              GPtrArray *disks,
+                              gboolean writable,
+                              GArray *inherited,
+                              GError **error)
+{
+    virCheckpointMonitor *monitor = NULL;
+
+    if (!virCheckpointStorageComplete(disks, virCheckpointOfflineProbe, NULL, error))
+        return NULL;
+    if (virCheckpointOfflineSecrets(conn, disks, inherited, error))
+        monitor = virCheckpointOfflineStart(disks, writable, inherited, error);
+    virCheckpointOfflineCloseFds(disks);
+    return monitor;
+}
+
 void
 virCheckpointOfflineClose(virCheckpointDomainView *view)
 {
@@ -366,20 +383,15 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
 {
     g_autoptr(GArray) inherited = g_array_new(FALSE, FALSE, sizeof(int));
     g_autoptr(GPtrArray) disks = NULL;
-    gboolean ready;
 
     g_assert(!view->running);
     virCheckpointOfflineClose(view);
-    if (!(disks = virCheckpointStorageDisks(view->xml, targets, error)) ||
-        !virCheckpointStorageComplete(disks, virCheckpointOfflineProbe, NULL, error))
+    if (!(disks = virCheckpointStorageDisks(view->xml, targets, error)))
         return FALSE;
     if (fdCount > 0)
         g_array_append_vals(inherited, fds, fdCount);
-    ready = virCheckpointOfflineSecrets(virDomainGetConnect(view->domain), disks,
-                                        inherited, error);
-    if (ready)
-        view->monitor = virCheckpointOfflineStart(disks, writable, inherited, error);
-    virCheckpointOfflineCloseFds(disks);
+    view->monitor = virCheckpointOfflineOpenDisks(virDomainGetConnect(view->domain),
+                                                  disks, writable, inherited, error);
     if (!view->monitor)
         return FALSE;
     view->writable = writable;

@@ -57,8 +57,6 @@ virCheckpointStorageDiskFree(virCheckpointStorageDisk *disk)
     g_free(disk);
 }
 
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointStorageDisk, virCheckpointStorageDiskFree)
-
 virCheckpointStorageLayer *
 virCheckpointStorageLayerNew(virCheckpointStorageType type)
 {
@@ -79,7 +77,7 @@ virCheckpointStorageUnsupported(GError **error, const gchar *format, ...)
     what = g_strdup_vprintf(format, ap);
     va_end(ap);
     g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
-                "%s cannot be opened while the domain is shut off", what);
+                "%s cannot be opened without its guest", what);
     return FALSE;
 }
 
@@ -260,6 +258,46 @@ virCheckpointStorageDisks(const gchar *xml, GPtrArray *targets, GError **error)
     return g_steal_pointer(&disks);
 }
 
+virCheckpointStorageDisk *
+virCheckpointStorageTarget(const gchar *xml,
+                           const gchar *format,
+                           guint number,
+                           GError **error)
+{
+    g_autoptr(xmlDoc) doc =
+        virCheckpointXmlParse(xml, "(disk_definition)", "disk", error);
+    g_autoptr(virCheckpointStorageDisk) disk = NULL;
+    virCheckpointStorageLayer *top;
+
+    if (!doc || !(disk = virCheckpointStorageParseDisk(xmlDocGetRootElement(doc),
+                                                       number, error)))
+        return NULL;
+    g_ptr_array_set_size(disk->layers, 1);
+    top = g_ptr_array_index(disk->layers, 0);
+    g_free(top->format);
+    top->format = g_strdup(format);
+    disk->complete = TRUE;
+    disk->writable = TRUE;
+    return g_steal_pointer(&disk);
+}
+
+gboolean
+virCheckpointStorageCutAbove(virCheckpointStorageDisk *disk, const gchar *path)
+{
+    guint i;
+
+    for (i = 0; i < disk->layers->len; i++) {
+        const virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, i);
+
+        if (g_strcmp0(layer->path, path) != 0)
+            continue;
+        if (i > 0)
+            g_ptr_array_remove_range(disk->layers, 0, i);
+        return TRUE;
+    }
+    return FALSE;
+}
+
 /* Only these name an image below them in their headers. */
 static gboolean
 virCheckpointStorageMayHaveBacking(const virCheckpointStorageLayer *layer)
@@ -428,7 +466,8 @@ virCheckpointStorageArgv(GPtrArray *disks, gboolean writable)
 
         /* A node is there before the one above it names it. */
         for (j = disk->layers->len; j-- > 0;)
-            virCheckpointStorageAddLayer(argv, disk, j, !writable || j > 0);
+            virCheckpointStorageAddLayer(argv, disk, j,
+                                         !(writable || disk->writable) || j > 0);
     }
     g_ptr_array_add(argv, NULL);
     return (gchar **)g_ptr_array_free(argv, FALSE);

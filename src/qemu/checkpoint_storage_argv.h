@@ -38,6 +38,7 @@ typedef struct virCheckpointStorageDisk {
     guint number;      /* place in the domain, from 0 */
     GPtrArray *layers; /* virCheckpointStorageLayer*, top first */
     gboolean complete; /* the last layer is known to have nothing below it */
+    gboolean writable; /* the top layer is opened read-write whatever is asked for */
 } virCheckpointStorageDisk;
 
 void
@@ -45,6 +46,7 @@ virCheckpointStorageLayerFree(virCheckpointStorageLayer *layer);
 void
 virCheckpointStorageDiskFree(virCheckpointStorageDisk *disk);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointStorageLayer, virCheckpointStorageLayerFree)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointStorageDisk, virCheckpointStorageDiskFree)
 
 /**
  * virCheckpointStorageDisks:
@@ -59,6 +61,23 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointStorageLayer, virCheckpointStorageLay
  */
 GPtrArray *
 virCheckpointStorageDisks(const gchar *xml, GPtrArray *targets, GError **error);
+
+/**
+ * virCheckpointStorageTarget:
+ * @xml: a <disk> with nothing below it; @format: of its image
+ * @number: one that no disk of the domain has
+ *
+ * A disk that is copied to: to be opened read-write.
+ */
+virCheckpointStorageDisk *
+virCheckpointStorageTarget(const gchar *xml,
+                           const gchar *format,
+                           guint number,
+                           GError **error);
+
+/** Takes away the layers above the one with that path; FALSE if there is none. */
+gboolean
+virCheckpointStorageCutAbove(virCheckpointStorageDisk *disk, const gchar *path);
 
 /**
  * virCheckpointStorageProbeFunc: what is in the header of @layer's image

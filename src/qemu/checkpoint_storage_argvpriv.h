@@ -13,7 +13,7 @@
 virCheckpointStorageLayer *
 virCheckpointStorageLayerNew(virCheckpointStorageType type);
 
-/** VIR_ERR_CONFIG_UNSUPPORTED "... cannot be opened while the domain is shut off";
+/** VIR_ERR_CONFIG_UNSUPPORTED "... cannot be opened without its guest";
  * always FALSE. */
 gboolean
 virCheckpointStorageUnsupported(GError **error, const gchar *format, ...)

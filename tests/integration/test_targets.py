@@ -1,13 +1,15 @@
 """What an incremental copy can go to, and from: proofs by content."""
 
+import os
+
 import libvirt
 
 from lib import images, jobs
-from lib.domain import MIB, VM
-from lib.host import Failure
+from lib.domain import MIB, VM, qemu_img
+from lib.host import Failure, wait_for
 from lib.runner import limit
 from lib.scene import Scene
-from lib.targets import Loop, block_xml, expect_device
+from lib.targets import Loop, Nbd, block_xml, expect_device
 
 PIVOT = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
 SIZE = 16 * MIB
@@ -135,3 +137,224 @@ def test_block_devices_that_are_refused(host):
         vm.destroy()
         on_device(vm, good.path)
         refused(small.path, libvirt.VIR_ERR_OPERATION_INVALID)
+
+
+def expect_server(server, model, what):
+    """Raises unless the image that a server serves holds what the model says; the server
+    must have let go of it."""
+    server.stop()
+    images.expect_content(server.path, model, what, fmt=server.served)
+    server.start()
+
+
+def test_nbd(host):
+    """An NBD export takes full copies, increments and mirrors: Unix socket and TCP."""
+    scene = Scene(host, disks={'vda': SIZE})
+    vm = scene.vm
+    for turn, options in enumerate(({}, {'tcp': True, 'served': 'qcow2'})):
+        with Nbd(host, f'replica{turn}', SIZE, **options) as server:
+            vm.write(MIB, 4 * MIB, 0x11 + turn)
+            scene.copy(server.path, xml=server.xml, checkpoint=f'a{turn}')
+            expect_server(server, vm.disks['vda'].model, 'full')
+            vm.write(2 * MIB, 512, 0x21 + turn)
+            vm.zero(3 * MIB, MIB)
+            scene.copy(server.path, xml=server.xml, bitmap=f'a{turn}',
+                       checkpoint=f'b{turn}')
+            expect_server(server, vm.disks['vda'].model, 'increment')
+            scene.copy(server.path, xml=server.xml, bitmap=f'b{turn}')
+            scene.settled()
+            vm.write(6 * MIB, MIB, 0x31 + turn)
+            jobs.start_copy(scene.dom, 'vda', server.path, xml=server.xml,
+                            bitmap=f'b{turn}', checkpoint=f'c{turn}')
+            jobs.wait_ready(scene.events, 'vda')
+            vm.write(8 * MIB, MIB, 0x41 + turn)
+            scene.dom.blockJobAbort('vda', 0)
+            scene.events.wait('vda', 'canceled')
+            expect_server(server, vm.disks['vda'].model, 'mirror')
+            scene.settled()
+            vm.destroy()
+            scene.copy(server.path, xml=server.xml, bitmap=f'c{turn}')
+            expect_server(server, vm.disks['vda'].model, 'of a guest that is off')
+            vm.start()
+            vm.disks['vda'].alias = ''
+
+
+def test_pivot_to_nbd(host):
+    """The guest moves to qcow2 on an NBD export, and is tracked there."""
+    scene = Scene(host, disks={'vda': SIZE})
+    vm, plain = scene.vm, scene.vm.disks['vda'].path
+    replica = scene.path('replica.qcow2')
+    vm.write(0, 4 * MIB, 0x11)
+    scene.copy(replica, checkpoint='c0')
+    with Nbd(host, 'export', 2 * SIZE, fmt='qcow2') as server:
+        qcow2 = f'nbd+unix:///replica?socket={server.socket}'
+        qemu_img('create', '-q', '-f', 'qcow2', qcow2, str(SIZE))
+        vm.write(MIB, MIB, 0x12)
+        jobs.start_copy(scene.dom, 'vda', qcow2, xml=server.xml, checkpoint='p0')
+        vm.write(2 * MIB, MIB, 0x13)
+        pivot(scene)
+        vm.write(3 * MIB, MIB, 0x14)
+        vm.verify()
+        for inactive in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
+            if server.socket not in vm.dom.XMLDesc(inactive):
+                raise Failure('the definition does not have the new disk')
+        if scene.job_files() or vm.stray():
+            raise Failure('something is left of the job')
+        vm.restart()
+        vm.disks['vda'].alias = ''
+        vm.verify()
+        if len(vm.bitmaps()) != 1:
+            raise Failure(f'bitmaps: {vm.bitmaps()}')
+        vm.destroy()
+
+
+class Luks:
+    """An encrypted image and libvirt's secret for it."""
+
+    def __init__(self, host, name, size, fmt='raw'):
+        self.host, self.format = host, fmt
+        self.path = os.path.join(host.images, name)
+        self.clear = self.path + '.clear'
+        self._create(size)
+        secret = host.connect().secretDefineXML(
+            "<secret ephemeral='no' private='no'><usage type='volume'>"
+            f'<volume>{self.path}</volume></usage></secret>')
+        secret.setValue(b'sesame')
+        self.xml = (f"<disk type='file' device='disk'><driver name='qemu' type='{fmt}'/>"
+                    f"<source file='{self.path}'><encryption format='luks'>"
+                    f"<secret type='passphrase' uuid='{secret.UUIDString()}'/>"
+                    "</encryption></source><backingStore/></disk>")
+
+    def _create(self, size):
+        prefix = 'encrypt.' if self.format == 'qcow2' else ''
+        options = (f'{prefix}key-secret=s,{prefix}iter-time=10' +
+                   (',encrypt.format=luks' if prefix else ''))
+        for _ in range(20):
+            try:
+                return qemu_img('create', '-q', '--object', 'secret,id=s,data=sesame', '-f',
+                                'luks' if self.format == 'raw' else 'qcow2', '-o', options,
+                                self.path, str(size))
+            except Failure as error:  # on a busy machine it cannot measure the key's cost
+                if 'CPU usage' not in str(error):
+                    raise
+        raise Failure('no LUKS image can be made')
+
+    def expect(self, model, what):
+        options = (f'driver=luks,key-secret=s,file.filename={self.path}'
+                   if self.format == 'raw' else
+                   f'driver=qcow2,encrypt.key-secret=s,file.filename={self.path}')
+        qemu_img('convert', '--object', 'secret,id=s,data=sesame', '--image-opts', options,
+                 '-O', 'raw', self.clear)
+        images.expect_content(self.clear, model, what, fmt='raw')
+
+
+def test_encrypted_targets(host):
+    """LUKS, by itself and in qcow2, takes full copies, increments and mirrors."""
+    scene = Scene(host, disks={'vda': SIZE})
+    vm = scene.vm
+    for turn, fmt in enumerate(('raw', 'qcow2')):
+        target = Luks(host, f'secret.{fmt}', SIZE, fmt)
+        vm.write(MIB, 4 * MIB, 0x11 + turn)
+        scene.copy(target.path, xml=target.xml, checkpoint=f'a{turn}')
+        target.expect(vm.disks['vda'].model, 'full')
+        vm.write(2 * MIB, 512, 0x21 + turn)
+        scene.copy(target.path, xml=target.xml, bitmap=f'a{turn}', checkpoint=f'b{turn}')
+        target.expect(vm.disks['vda'].model, 'increment')
+        vm.write(6 * MIB, MIB, 0x31 + turn)
+        jobs.start_copy(scene.dom, 'vda', target.path, xml=target.xml, bitmap=f'b{turn}')
+        jobs.wait_ready(scene.events, 'vda')
+        vm.write(8 * MIB, MIB, 0x41 + turn)
+        scene.dom.blockJobAbort('vda', 0)
+        scene.events.wait('vda', 'canceled')
+        scene.settled()
+        target.expect(vm.disks['vda'].model, 'mirror')
+        if 'sesame' in host.daemon_log():
+            raise Failure('the passphrase is in the log')
+
+
+def test_copy_in_a_storage_daemon_survives(host):
+    """A copy to NBD goes on after a restart of our daemon, a SIGKILL, and libvirtd's."""
+    scene = Scene(host, disks={'vda': SIZE})
+    vm = scene.vm
+    with Nbd(host, 'replica', SIZE) as server:
+        vm.write(0, 8 * MIB, 0x11)
+        scene.copy(server.path, xml=server.xml, checkpoint='c0')
+        for turn, end in enumerate((host.stop_daemon, host.kill_daemon,
+                                    host.restart_libvirtd)):
+            vm.write(MIB, 4 * MIB, 0x21 + turn)
+            jobs.start_copy(scene.dom, 'vda', server.path, xml=server.xml, finish=True,
+                            bitmap=f'c{turn}', checkpoint=f'c{turn + 1}', bandwidth=MIB)
+            moment = vm.disks['vda'].model.copy()
+            vm.write(2 * MIB, MIB, 0x31 + turn)
+            scene.events.close()
+            end()
+            if end == host.restart_libvirtd:
+                vm.reconnect()
+            else:
+                host.start_daemon()
+            vm.write(3 * MIB, MIB, 0x41 + turn)
+            scene.connect()
+            wait_for(lambda: scene.dom.blockJobInfo('vda', 0), 'the job is taken up')
+            scene.dom.blockJobSetSpeed('vda', 0, 0)
+            jobs.wait_end(scene.events, scene.dom, 'vda')
+            server.stop()
+            images.expect_content(server.path, moment, f'replica {turn}', fmt='raw')
+            server.start()
+            scene.settled()
+            vm.verify()
+
+
+def test_server_that_stops(host):
+    """An abort does not wait for a server that is stuck; one that dies fails the copy."""
+    scene = Scene(host, disks={'vda': SIZE})
+    vm = scene.vm
+    with Nbd(host, 'replica', SIZE) as server:
+        vm.write(0, 8 * MIB, 0x11)
+        scene.copy(server.path, xml=server.xml, checkpoint='c0')
+        for name in ('stuck', 'dead'):
+            for finish in (True, False):
+                vm.write(0, 8 * MIB, 0x21)
+                jobs.start_copy(scene.dom, 'vda', server.path, xml=server.xml,
+                                bitmap='c0', checkpoint='c1', finish=finish,
+                                bandwidth=MIB)
+                if name == 'stuck':
+                    server.hold()
+                    vm.write(MIB, MIB, 0x22)
+                    scene.dom.blockJobAbort('vda', 0)
+                    scene.events.wait('vda', 'canceled')
+                    server.hold(False)
+                else:
+                    server.stop(9)
+                    vm.write(MIB, MIB, 0x23)
+                    scene.dom.blockJobSetSpeed('vda', 0, 0)
+                    scene.events.wait('vda', 'failed')
+                    server.start()
+                if [c.getName() for c in scene.dom.listAllCheckpoints()] != ['c0']:
+                    raise Failure('the checkpoint of a job that did not end stayed')
+                scene.settled()
+                vm.verify()
+        scene.copy(server.path, xml=server.xml, bitmap='c0')
+        expect_server(server, vm.disks['vda'].model, 'afterwards')
+
+
+def test_descriptor_that_is_refused(host):
+    """Where QEMU may not have the target's descriptor the copy goes another way."""
+    host.daemon_env = {'VIRT_CHECKPOINT_FAULTS': 'mirror/target-fd=fail'}
+    scene = Scene(host, disks={'vda': SIZE})
+    vm = scene.vm
+    path = os.path.join(host.images, 'replica.qcow2')
+    vm.write(MIB, 4 * MIB, 0x11)
+    scene.copy(path, checkpoint='c1')
+    if 'does not take' not in host.daemon_log():
+        raise Failure('the descriptor was taken')
+    images.expect_content(path, vm.disks['vda'].model, 'full')
+    vm.write(2 * MIB, 512, 0x12)
+    scene.copy(path, bitmap='c1', checkpoint='c2')
+    images.expect_content(path, vm.disks['vda'].model, 'increment')
+    vm.write(4 * MIB, MIB, 0x13)
+    jobs.start_copy(scene.dom, 'vda', path, bitmap='c2')
+    pivot(scene)
+    vm.disks['vda'].path = path
+    scene.settled()
+    vm.write(9 * MIB, MIB, 0x14)
+    vm.verify()

@@ -25,6 +25,8 @@ testJob(void)
     job->errorCode = VIR_ERR_OPERATION_FAILED;
     job->finish = TRUE;
     job->full = TRUE;
+    job->aside = TRUE;
+    job->asideBegun = TRUE;
     job->sinceId = g_strdup("1123456789abcdef0123456789abcdef");
     job->since = g_strdup("c1");
     job->checkpointId = g_strdup("2123456789abcdef0123456789abcdef");
@@ -68,6 +70,7 @@ testJobRoundTrip(void)
     g_assert_cmpstr(back->error, ==, job->error);
     g_assert_cmpint(back->errorCode, ==, job->errorCode);
     g_assert_true(back->finish && back->full && back->destCreated);
+    g_assert_true(back->aside && back->asideBegun);
     g_assert_cmpstr(back->sinceId, ==, job->sinceId);
     g_assert_cmpstr(back->since, ==, job->since);
     g_assert_cmpstr(back->checkpointId, ==, job->checkpointId);

@@ -1,10 +1,12 @@
 """What copies can go to besides files: block devices, NBD servers, encrypted images."""
 
 import os
+import signal
+import socket
 import subprocess
 
 from .domain import qemu_img
-from .host import Failure
+from .host import Failure, wait_for
 from .runner import Skip
 
 
@@ -65,4 +67,84 @@ def expect_device(loop, model, what):
     os.unlink(part)
 
 
-__all__ = ['Loop', 'block_xml', 'expect_device']
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+class Nbd:
+    """qemu-nbd serving an image for a with block, over a Unix socket or TCP.
+
+    Attributes: path (the image), xml (the destination of a copy), pid.
+    """
+
+    def __init__(self, host, name, size, served='raw', tcp=False, fmt='raw', tls=None,
+                 options=()):
+        self.path = os.path.join(host.images, name)
+        self.served = served  # format of the image; its content is the export
+        self.socket = None if tcp else os.path.join(host.work, name + '.sock')
+        self.port = free_port() if tcp else None
+        self.tls = tls  # folder of the server's certificates
+        self.options = options
+        self._process = None
+        self._log = os.path.join(host.logs, f'{name}-nbd.log')
+        where = (f"<host name='localhost' port='{self.port}'/>" if tcp else
+                 f"<host transport='unix' socket='{self.socket}'/>")
+        self.xml = (f"<disk type='network' device='disk'><driver name='qemu' type='{fmt}'/>"
+                    f"<source protocol='nbd' name='replica'"
+                    f"{self._tls_word()}>{where}</source><backingStore/></disk>")
+        if not os.path.exists(self.path):
+            qemu_img('create', '-q', '-f', served, self.path, str(size))
+
+    def _tls_word(self):
+        return " tls='yes'" if self.tls else ''
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    def start(self):
+        where = ['-b', '127.0.0.1', '-p', str(self.port)] if self.port else \
+            ['-k', self.socket]
+        tls = ['--object', f'tls-creds-x509,id=t,endpoint=server,dir={self.tls}',
+               '--tls-creds', 't'] if self.tls else []
+        with open(self._log, 'ab') as log:
+            self._process = subprocess.Popen(
+                ['qemu-nbd', '-t', '-e', '8', '-f', self.served, '-x', 'replica', *where,
+                 *tls, *self.options, self.path], stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log)
+
+        def answers():
+            if self._process.poll() is not None:
+                with open(self._log, errors='replace') as log:
+                    raise Failure(f'qemu-nbd: {log.read()}')
+            probe = socket.socket(socket.AF_INET if self.port else socket.AF_UNIX)
+            with probe:
+                try:
+                    probe.connect(('127.0.0.1', self.port) if self.port else self.socket)
+                    return True
+                except OSError:
+                    return False
+        wait_for(answers, 'qemu-nbd answers')
+
+    def stop(self, signum=signal.SIGTERM):
+        if self._process:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(signum)
+            self._process.wait()
+        self._process = None
+
+    def hold(self, stopped=True):
+        """Stops the server's process, or lets it go on."""
+        self._process.send_signal(signal.SIGSTOP if stopped else signal.SIGCONT)
+
+
+__all__ = ['Loop', 'Nbd', 'block_xml', 'expect_device', 'free_port']
