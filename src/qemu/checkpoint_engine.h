@@ -143,6 +143,19 @@ virCheckpointEngineTracks(virCheckpointEngine *engine, const gchar *uuid);
 void
 virCheckpointEngineBeforeJob(virCheckpointEngine *engine, const gchar *uuid);
 
+/**
+ * virCheckpointEngineAlone:
+ * @func: called once, on this thread, while no operation of ours is under way on the
+ * domain
+ *
+ * Returns: FALSE if that cannot be had; then @func was not called.
+ */
+gboolean
+virCheckpointEngineAlone(virCheckpointEngine *engine,
+                         const gchar *uuid,
+                         void (*func)(gpointer data),
+                         gpointer data);
+
 /** The disks go back to an earlier state by other ways than writes: what was tracked is
  * worth nothing.  Says so in all records, and removes the bitmaps of a running domain,
  * whose presence would forbid that. */

@@ -32,6 +32,10 @@
 #define FDSET_BASE 0x40000000u
 #define FDSET_RANGE 0x20000000
 
+/** How long a block pull may take before what needs the nodes is refused. */
+#define STREAM_WAIT_MS 5000
+#define STREAM_STEP_MS 20
+
 /** What the fdsets of ours carry, so that settling knows them. */
 #define FDSET_OPAQUE "virtcheckpoint"
 
@@ -241,6 +245,47 @@ virCheckpointMonitorFdsetIsOurs(const virCheckpointJson *set)
     return FALSE;
 }
 
+/* TRUE if a job of type "stream" is under way, or that cannot be known (@error). */
+static gboolean
+virCheckpointMonitorIsStreaming(virCheckpointMonitor *monitor, GError **error)
+{
+    g_autoptr(virCheckpointJson) jobs =
+        virCheckpointMonitorRun(monitor, "query-block-jobs", NULL, error);
+    gsize i;
+
+    for (i = 0; i < virCheckpointJsonLength(jobs); i++) {
+        const virCheckpointJson *job = virCheckpointJsonIndex(jobs, i);
+
+        if (g_strcmp0(virCheckpointJsonGetString(job, "type"), "stream") == 0 &&
+            g_strcmp0(virCheckpointJsonGetString(job, "status"), "concluded") != 0)
+            return TRUE;
+    }
+    return !jobs;
+}
+
+virCheckpointJson *
+virCheckpointMonitorQueryNodes(virCheckpointMonitor *monitor, GError **error)
+{
+    gint64 until = g_get_monotonic_time() + STREAM_WAIT_MS * 1000;
+    g_autoptr(GError) failed = NULL;
+
+    /* A storage daemon runs no jobs but ours. */
+    while (monitor->ops.runWithFd &&
+           virCheckpointMonitorIsStreaming(monitor, &failed)) {
+        if (!failed && g_get_monotonic_time() > until)
+            g_set_error_literal(&failed, VIR_CHECKPOINT_ERROR,
+                                VIR_ERR_OPERATION_INVALID,
+                                "a block pull of the domain must end first");
+        if (failed) {
+            g_propagate_error(error, g_steal_pointer(&failed));
+            return NULL;
+        }
+        g_usleep(STREAM_STEP_MS * 1000);
+    }
+    return virCheckpointMonitorRun(monitor, "query-named-block-nodes",
+                                   virCheckpointJsonBuild("b:flat", TRUE, NULL), error);
+}
+
 gboolean
 virCheckpointMonitorSweepFds(virCheckpointMonitor *monitor, GError **error)
 {
@@ -259,9 +304,7 @@ virCheckpointMonitorSweepFds(virCheckpointMonitor *monitor, GError **error)
         if (!virCheckpointMonitorFdsetIsOurs(set) ||
             !virCheckpointJsonGetUint64(set, "fdset-id", &id))
             continue;
-        if (!nodes && !(nodes = virCheckpointMonitorRun(
-                            monitor, "query-named-block-nodes",
-                            virCheckpointJsonBuild("b:flat", TRUE, NULL), error)))
+        if (!nodes && !(nodes = virCheckpointMonitorQueryNodes(monitor, error)))
             return FALSE;
         if (!virCheckpointMonitorFdsetUsed(nodes, id) &&
             !virCheckpointMonitorRemoveFd(monitor, id, error))

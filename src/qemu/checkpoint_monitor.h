@@ -80,6 +80,19 @@ virCheckpointMonitorRun(virCheckpointMonitor *monitor,
                         GError **error);
 
 /**
+ * virCheckpointMonitorQueryNodes:
+ *
+ * The only way to send query-named-block-nodes (flat).  While a guest's QEMU runs a
+ * "stream" job (a block pull) it waits for its end, some seconds at most, and then
+ * fails with VIR_ERR_OPERATION_INVALID: QEMU 7.2 dies when that question meets the end
+ * of such a job, and so does the guest.
+ *
+ * Returns: (transfer full): the reply.
+ */
+virCheckpointJson *
+virCheckpointMonitorQueryNodes(virCheckpointMonitor *monitor, GError **error);
+
+/**
  * virCheckpointMonitorAddFd:
  * Hands @fd (borrowed) over as /dev/fdset/@set.  For a storage daemon 7.2, which has no
  * add-fd, FALSE with VIR_ERR_OPERATION_UNSUPPORTED: open by path there.

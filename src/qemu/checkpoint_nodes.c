@@ -239,9 +239,7 @@ virCheckpointGraphTry(virCheckpointMonitor *monitor, gboolean *torn, GError **er
     graph->qdevs = g_ptr_array_new_with_free_func(g_free);
     graph->tops = g_ptr_array_new_with_free_func(g_free);
     if (!(before = virCheckpointMonitorRun(monitor, "query-block", NULL, error)) ||
-        !(nodes = virCheckpointMonitorRun(monitor, "query-named-block-nodes",
-                                          virCheckpointJsonBuild("b:flat", TRUE, NULL),
-                                          error)) ||
+        !(nodes = virCheckpointMonitorQueryNodes(monitor, error)) ||
         !(edges = virCheckpointMonitorRun(monitor, "x-debug-query-block-graph", NULL,
                                           error)) ||
         !(after = virCheckpointMonitorRun(monitor, "query-block", NULL, error)))

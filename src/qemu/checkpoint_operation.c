@@ -154,6 +154,25 @@ virCheckpointEngineBeforeJob(virCheckpointEngine *engine, const gchar *uuid)
 }
 
 gboolean
+virCheckpointEngineAlone(virCheckpointEngine *engine,
+                         const gchar *uuid,
+                         void (*func)(gpointer data),
+                         gpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    virCheckpointStoreDomain *slot =
+        virCheckpointStoreDomainOpen(engine->store, uuid, &error);
+
+    if (!slot) {
+        g_info("domain %s: %s", uuid, error->message);
+        return FALSE;
+    }
+    func(data);
+    virCheckpointStoreDomainClose(slot);
+    return TRUE;
+}
+
+gboolean
 virCheckpointEngineGiveUp(virCheckpointEngine *engine,
                           const gchar *uuid,
                           GError **error)

@@ -92,6 +92,10 @@ def test_each_break_would_be_noticed(host):
     never('bits of a layer in the chain', TWO_LAYERS,
           graph(('device', 'base'), ('base', 'over')), back)
     never('bits of a layer not looked for', TWO_LAYERS, back)
+    pull = dict(command('query-block-jobs'), reply={'return': [
+        {'device': 'pull-vda', 'type': 'stream', 'status': 'running'}]})
+    never('a look beside a pull', pull, SEEN)
+    fine('a look after it', pull, dict(pull, reply={'return': []}), SEEN)
     never('copy from the live disk', transaction(add('w'), merge('w', ('top', 'A'))), command(
         'blockdev-backup', device='top', target='t', bitmap='w', bitmap_mode='always'))
     never('commit without base', call(

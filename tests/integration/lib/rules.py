@@ -32,6 +32,7 @@ class Monitor:
         self.read_only = {}  # node -> bool
         self.used = None  # nodes that something is above of, when last looked
         self.broken = []
+        self.streaming = False  # a block pull ran, when last looked
         self.sampled = {}  # (node, name): merged from an active bitmap while disabled
 
     # Looking
@@ -130,6 +131,8 @@ class Monitor:
             self.sampled.pop(key, None)
         elif kind == 'migrate' and str(data.get('uri', '')).startswith('exec:'):
             break_('migrates to a command')
+        elif kind == 'query-named-block-nodes' and self.streaming:
+            break_('looks at the nodes while a block pull runs: QEMU dies of it')
         elif kind in FORBIDDEN:
             break_(f'{kind}: {FORBIDDEN[kind]}')
 
@@ -147,6 +150,9 @@ class Monitor:
             self.bitmaps = before
         elif kind == 'query-named-block-nodes' and isinstance(reply.get('return'), list):
             self.see(reply['return'])
+        elif kind == 'query-block-jobs' and isinstance(reply.get('return'), list):
+            self.streaming = any(job['type'] == 'stream' and job['status'] != 'concluded'
+                                 for job in reply['return'])
         elif kind == 'x-debug-query-block-graph' and isinstance(reply.get('return'), dict):
             self.see_graph(reply['return'])
 

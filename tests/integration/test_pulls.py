@@ -1,0 +1,73 @@
+"""Block pulls beside us: QEMU 7.2 dies when somebody looks at its nodes as one ends."""
+
+import threading
+
+import libvirt
+
+from lib import jobs
+from lib.domain import CLUSTER, MIB, VM
+from lib.host import Failure
+from lib.oracle import Oracle
+
+SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
+PULLS = 8
+
+
+class Looker:
+    """A client that asks for sizes all the time, each of which looks at the nodes."""
+
+    def __init__(self, host, name, checkpoint):
+        self.looks, self.errors = 0, []
+        self._checkpoint = host.connect(ours=True).lookupByName(name) \
+            .checkpointLookupByName(checkpoint)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        while not self._stop.is_set():
+            try:
+                self._checkpoint.getXMLDesc(SIZE)
+                self.looks += 1
+            except libvirt.libvirtError as error:
+                self.errors.append(str(error))
+
+    def end(self):
+        self._stop.set()
+        self._thread.join(30)
+
+
+def pull(oracle, dom, clusters, bandwidth):
+    vm = oracle.vm
+    vm.disks['vda'].path = vm.snapshot('vda')
+    vm.write(oracle.rng.randrange(0, 64) * CLUSTER, clusters * CLUSTER,
+             oracle.rng.randrange(1, 256))
+    vm.disks['vda'].path = vm.snapshot('vda')
+    vm.write(oracle.rng.randrange(0, 100) * CLUSTER, CLUSTER, oracle.rng.randrange(1, 256))
+    dom.blockPull('vda', bandwidth, 0)
+    # Not by asking libvirt in a loop: it is about who else asks.
+    oracle.pulls.wait('vda', 'completed', 'failed')
+
+
+def test_looks_beside_pulls(host):
+    """Pulls through us and past us beside clients that look at the checkpoints: the guest
+    lives, and every bit is there."""
+    host.start_daemon()
+    oracle = Oracle(host, VM(host, disks={'vda': 8 * MIB}), host.random)
+    oracle.pulls = jobs.Events(host.connect(ours=True),
+                               libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_PULL)
+    oracle.create(['vda'])
+    lookers = [Looker(host, 'vm', 'c1') for _ in range(2)]
+    for number in range(PULLS):
+        if number % 2:
+            pull(oracle, oracle.dom, 1, 0)
+        else:
+            # One past us takes its time: nobody can know of it in its first moment.
+            pull(oracle, oracle.vm.dom, 32, 16)
+        if not oracle.vm.dom.isActive():
+            raise Failure(f'the guest died in pull {number}')
+    for looker in lookers:
+        looker.end()
+        assert not looker.errors, looker.errors[0]
+        assert looker.looks > 0
+    oracle.check(copies=True)
