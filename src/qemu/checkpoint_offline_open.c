@@ -24,6 +24,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
+#include "checkpoint_nbd_tls.h"
 #include "checkpoint_offline.h"
 #include "checkpoint_process.h"
 #include "checkpoint_storage_argv.h"
@@ -145,6 +146,12 @@ virCheckpointOfflineProbeImage(const virCheckpointStorageLayer *layer,
     virCheckpointJson *server = NULL;
     virCheckpointJson *file;
 
+    if (g_strcmp0(layer->tls, "yes") == 0) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
+                    "an image behind TLS whose chain the definition does not describe"
+                    " cannot be opened without its guest");
+        return FALSE;
+    }
     if (layer->type == VIR_CHECKPOINT_STORAGE_NBD) {
         server = virCheckpointJsonBuild(
             "s:type", layer->host ? "inet" : "unix", "s:host", layer->host, "s:port",
@@ -191,12 +198,12 @@ virCheckpointOfflineProbe(virCheckpointStorageLayer *layer,
 
 static virSecretPtr
 virCheckpointOfflineFindSecret(virConnectPtr conn,
-                               const virCheckpointStorageLayer *layer)
+                               const gchar *uuid,
+                               const gchar *usage)
 {
-    if (layer->secretUuid)
-        return virSecretLookupByUUIDString(conn, layer->secretUuid);
-    return virSecretLookupByUsage(conn, VIR_SECRET_USAGE_TYPE_VOLUME,
-                                  layer->secretUsage);
+    if (uuid)
+        return virSecretLookupByUUIDString(conn, uuid);
+    return virSecretLookupByUsage(conn, VIR_SECRET_USAGE_TYPE_VOLUME, usage);
 }
 
 /* The passphrase in base64, in a pipe whose writing end is closed. */
@@ -227,12 +234,11 @@ virCheckpointOfflinePipe(const guchar *value, gsize size, int *fd, GError **erro
 }
 
 static gboolean
-virCheckpointOfflineSecret(virConnectPtr conn,
-                           virCheckpointStorageLayer *layer,
-                           GError **error)
+virCheckpointOfflineSecret(
+    virConnectPtr conn, const gchar *uuid, const gchar *usage, gint *fd, GError **error)
 {
     virConnectPtr secrets = NULL;
-    virSecretPtr secret = virCheckpointOfflineFindSecret(conn, layer);
+    virSecretPtr secret = virCheckpointOfflineFindSecret(conn, uuid, usage);
     unsigned char *value = NULL;
     gboolean done;
     size_t size = 0;
@@ -241,10 +247,10 @@ virCheckpointOfflineSecret(virConnectPtr conn,
     if (!secret && virGetLastErrorCode() == VIR_ERR_NO_SUPPORT &&
         (secrets =
              virConnectOpen(geteuid() == 0 ? "secret:///system" : "secret:///session")))
-        secret = virCheckpointOfflineFindSecret(secrets, layer);
+        secret = virCheckpointOfflineFindSecret(secrets, uuid, usage);
     if (secret)
         value = virSecretGetValue(secret, &size, 0);
-    done = value ? virCheckpointOfflinePipe(value, size, &layer->secretFd, error)
+    done = value ? virCheckpointOfflinePipe(value, size, fd, error)
                  : virCheckpointDomainSetError(error);
     if (value)
         explicit_bzero(value, size);
@@ -254,6 +260,24 @@ virCheckpointOfflineSecret(virConnectPtr conn,
     if (secrets)
         virConnectClose(secrets);
     return done;
+}
+
+/* Certificates are libvirt's, in its folder; the passphrase of the key is a secret. */
+static gboolean
+virCheckpointOfflineCerts(virConnectPtr conn,
+                          virCheckpointStorageLayer *layer,
+                          GError **error)
+{
+    g_auto(virCheckpointNbdTls) tls = {0};
+
+    if (layer->type != VIR_CHECKPOINT_STORAGE_NBD || g_strcmp0(layer->tls, "no") == 0)
+        return TRUE;
+    virCheckpointNbdTlsRead(&tls);
+    if (g_strcmp0(layer->tls, "yes") != 0 && !tls.byDefault)
+        return TRUE;
+    layer->tlsDir = g_steal_pointer(&tls.dir);
+    return !tls.secretUuid || virCheckpointOfflineSecret(conn, tls.secretUuid, NULL,
+                                                         &layer->tlsKeyFd, error);
 }
 
 /* Fetches what is needed; the descriptors go into @fds, too. */
@@ -272,13 +296,17 @@ virCheckpointOfflineSecrets(virConnectPtr conn,
         for (j = 0; j < disk->layers->len; j++) {
             virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, j);
 
-            if (!layer->luks)
-                continue;
-            if (!virCheckpointOfflineSecret(conn, layer, error)) {
+            if ((layer->luks && !virCheckpointOfflineSecret(conn, layer->secretUuid,
+                                                            layer->secretUsage,
+                                                            &layer->secretFd, error)) ||
+                !virCheckpointOfflineCerts(conn, layer, error)) {
                 g_prefix_error(error, "disk '%s': ", disk->target);
                 return FALSE;
             }
-            g_array_append_val(fds, layer->secretFd);
+            if (layer->secretFd >= 0)
+                g_array_append_val(fds, layer->secretFd);
+            if (layer->tlsKeyFd >= 0)
+                g_array_append_val(fds, layer->tlsKeyFd);
         }
     }
     return TRUE;
@@ -297,6 +325,7 @@ virCheckpointOfflineCloseFds(GPtrArray *disks)
             virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, j);
 
             virCheckpointFdCleanup(&layer->secretFd);
+            virCheckpointFdCleanup(&layer->tlsKeyFd);
         }
     }
 }

@@ -43,6 +43,9 @@ virCheckpointStorageLayerFree(virCheckpointStorageLayer *layer)
     g_free(layer->format);
     g_free(layer->secretUuid);
     g_free(layer->secretUsage);
+    g_free(layer->tls);
+    g_free(layer->tlsHostname);
+    g_free(layer->tlsDir);
     g_free(layer);
 }
 
@@ -64,6 +67,7 @@ virCheckpointStorageLayerNew(virCheckpointStorageType type)
 
     layer->type = type;
     layer->secretFd = -1;
+    layer->tlsKeyFd = -1;
     return layer;
 }
 
@@ -99,7 +103,6 @@ virCheckpointStorageParseNetwork(virCheckpointStorageLayer *layer,
                                  GError **error)
 {
     g_autofree gchar *protocol = virCheckpointXmlString(source, "string(./@protocol)");
-    g_autofree gchar *tls = virCheckpointXmlString(source, "string(./@tls)");
     g_autofree gchar *transport =
         virCheckpointXmlString(source, "string(./host/@transport)");
 
@@ -107,8 +110,8 @@ virCheckpointStorageParseNetwork(virCheckpointStorageLayer *layer,
         return virCheckpointStorageUnsupported(
             error, "a source of type 'network' with protocol '%s'",
             protocol ? protocol : "");
-    if (g_strcmp0(tls, "yes") == 0)
-        return virCheckpointStorageUnsupported(error, "an NBD source with TLS");
+    layer->tls = virCheckpointXmlString(source, "string(./@tls)");
+    layer->tlsHostname = virCheckpointXmlString(source, "string(./@tlsHostname)");
     layer->exportName = virCheckpointXmlString(source, "string(./@name)");
     if (g_strcmp0(transport, "unix") == 0) {
         layer->path = virCheckpointXmlString(source, "string(./host/@socket)");
@@ -380,6 +383,7 @@ virCheckpointStorageAddBlockdev(GPtrArray *argv, virCheckpointJson *blockdev)
 static virCheckpointJson *
 virCheckpointStorageProtocol(const virCheckpointStorageLayer *layer,
                              const gchar *name,
+                             const gchar *creds,
                              gboolean readOnly)
 {
     virCheckpointJson *server;
@@ -397,7 +401,9 @@ virCheckpointStorageProtocol(const virCheckpointStorageLayer *layer,
         server = virCheckpointJsonBuild("s:type", "unix", "s:path", layer->path, NULL);
     return virCheckpointJsonBuild("s:driver", "nbd", "s:node-name", name, "b:read-only",
                                   readOnly, "a:server", server, "s:export",
-                                  layer->exportName, NULL);
+                                  layer->exportName, "s:tls-creds",
+                                  layer->tlsDir ? creds : NULL, "s:tls-hostname",
+                                  layer->tlsDir ? layer->tlsHostname : NULL, NULL);
 }
 
 static virCheckpointJson *
@@ -430,6 +436,41 @@ virCheckpointStorageFormat(const virCheckpointStorageDisk *disk,
 }
 
 static void
+virCheckpointStorageAddObject(GPtrArray *argv, virCheckpointJson *object)
+{
+    g_ptr_array_add(argv, g_strdup("--object"));
+    g_ptr_array_add(argv, virCheckpointJsonFormat(object));
+    virCheckpointJsonFree(object);
+}
+
+static void
+virCheckpointStorageAddSecret(GPtrArray *argv, const gchar *id, gint fd)
+{
+    g_autofree gchar *path = g_strdup_printf("/dev/fd/%d", fd);
+
+    virCheckpointStorageAddObject(
+        argv, virCheckpointJsonBuild("s:qom-type", "secret", "s:id", id, "s:format",
+                                     "base64", "s:file", path, NULL));
+}
+
+/* As libvirt makes it for a guest. */
+static void
+virCheckpointStorageAddTls(GPtrArray *argv,
+                           const virCheckpointStorageLayer *layer,
+                           const gchar *creds)
+{
+    g_autofree gchar *key = g_strconcat(creds, "-key", NULL);
+
+    if (layer->tlsKeyFd >= 0)
+        virCheckpointStorageAddSecret(argv, key, layer->tlsKeyFd);
+    virCheckpointStorageAddObject(
+        argv, virCheckpointJsonBuild("s:qom-type", "tls-creds-x509", "s:id", creds,
+                                     "s:dir", layer->tlsDir, "s:endpoint", "client",
+                                     "b:verify-peer", TRUE, "s:passwordid",
+                                     layer->tlsKeyFd >= 0 ? key : NULL, NULL));
+}
+
+static void
 virCheckpointStorageAddLayer(GPtrArray *argv,
                              const virCheckpointStorageDisk *disk,
                              guint number,
@@ -437,19 +478,17 @@ virCheckpointStorageAddLayer(GPtrArray *argv,
 {
     const virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, number);
     g_autofree gchar *storage = virCheckpointStorageName(disk, number, "storage");
+    g_autofree gchar *creds = virCheckpointStorageName(disk, number, "tls");
 
     if (layer->luks) {
         g_autofree gchar *secret = virCheckpointStorageName(disk, number, "luks");
-        g_autofree gchar *path = g_strdup_printf("/dev/fd/%d", layer->secretFd);
-        g_autoptr(virCheckpointJson) object =
-            virCheckpointJsonBuild("s:qom-type", "secret", "s:id", secret, "s:format",
-                                   "base64", "s:file", path, NULL);
 
-        g_ptr_array_add(argv, g_strdup("--object"));
-        g_ptr_array_add(argv, virCheckpointJsonFormat(object));
+        virCheckpointStorageAddSecret(argv, secret, layer->secretFd);
     }
+    if (layer->tlsDir)
+        virCheckpointStorageAddTls(argv, layer, creds);
     virCheckpointStorageAddBlockdev(
-        argv, virCheckpointStorageProtocol(layer, storage, readOnly));
+        argv, virCheckpointStorageProtocol(layer, storage, creds, readOnly));
     virCheckpointStorageAddBlockdev(
         argv, virCheckpointStorageFormat(disk, number, storage, readOnly));
 }

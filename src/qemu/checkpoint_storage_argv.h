@@ -29,6 +29,10 @@ typedef struct virCheckpointStorageLayer {
     gchar *secretUuid;  /* libvirt's secret with the passphrase, by uuid ... */
     gchar *secretUsage; /* ... or by usage */
     gint secretFd; /* descriptor that the daemon reads the passphrase from, or -1 */
+    gchar *tls;    /* NBD: "yes", "no", or NULL: as libvirt's configuration says */
+    gchar *tlsHostname; /* the name that the server's certificate must have, or NULL */
+    gchar *tlsDir;      /* folder of certificates; NULL: without TLS */
+    gint tlsKeyFd; /* descriptor with the passphrase of the key, or -1: it has none */
 } virCheckpointStorageLayer;
 
 /** A disk that can be opened. */

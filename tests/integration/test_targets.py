@@ -9,7 +9,7 @@ from lib.domain import MIB, VM, qemu_img
 from lib.host import Failure, wait_for
 from lib.runner import limit
 from lib.scene import Scene
-from lib.targets import Loop, Nbd, block_xml, expect_device
+from lib.targets import Loop, Nbd, block_xml, certificates, expect_device
 
 PIVOT = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
 SIZE = 16 * MIB
@@ -177,6 +177,37 @@ def test_nbd(host):
             expect_server(server, vm.disks['vda'].model, 'of a guest that is off')
             vm.start()
             vm.disks['vda'].alias = ''
+
+
+def test_nbd_with_tls(host):
+    """The certificates are those that qemu.conf has for libvirt's NBD disks."""
+    server_pki, client_pki = certificates(host)
+    scene = Scene(host, disks={'vda': SIZE})
+    vm = scene.vm
+    with Nbd(host, 'replica', SIZE, tcp=True, tls=server_pki) as server:
+        vm.write(MIB, 4 * MIB, 0x11)
+        try:
+            scene.copy(server.path, xml=server.xml, checkpoint='c1')
+            raise Failure('copied without certificates')
+        except libvirt.libvirtError:
+            scene.settled()
+        with open(os.path.join(host.config, 'qemu.conf'), 'a', encoding='ascii') as conf:
+            conf.write(f'nbd_tls_x509_cert_dir = "{client_pki}"\n')
+        host.restart_libvirtd()
+        vm.reconnect()
+        scene.connect()
+        scene.copy(server.path, xml=server.xml, checkpoint='c1')
+        expect_server(server, vm.disks['vda'].model, 'full')
+        vm.write(2 * MIB, 512, 0x12)
+        scene.copy(server.path, xml=server.xml, bitmap='c1', checkpoint='c2')
+        expect_server(server, vm.disks['vda'].model, 'increment')
+        jobs.start_copy(scene.dom, 'vda', server.path, xml=server.xml, bitmap='c2')
+        jobs.wait_ready(scene.events, 'vda')
+        vm.write(8 * MIB, MIB, 0x13)
+        scene.dom.blockJobAbort('vda', 0)
+        scene.events.wait('vda', 'canceled')
+        expect_server(server, vm.disks['vda'].model, 'mirror')
+        scene.settled()
 
 
 def test_pivot_to_nbd(host):

@@ -94,6 +94,10 @@ testDisks(const gchar *name, GError **error)
 
             if (layer->luks)
                 layer->secretFd = fd++;
+            if (g_strcmp0(layer->tls, "yes") == 0) {
+                layer->tlsDir = g_strdup("/pki");
+                layer->tlsKeyFd = fd++;
+            }
         }
     }
     return g_steal_pointer(&disks);
@@ -295,6 +299,8 @@ testServe(TestPlace *place, virCheckpointStorageLayer *layer)
     gboolean served;
 
     testMakeImage(layer, path);
+    /* What TLS takes besides is for test_targets.py. */
+    g_clear_pointer(&layer->tlsDir, g_free);
     if (layer->host) {
         g_free(layer->host);
         g_free(layer->port);

@@ -1,6 +1,7 @@
 """What copies can go to besides files: block devices, NBD servers, encrypted images."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -71,6 +72,39 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return probe.getsockname()[1]
+
+
+def _openssl(folder, *args):
+    done = subprocess.run(['openssl', *args], cwd=folder, capture_output=True, text=True,
+                          check=False)
+    if done.returncode != 0:
+        raise Failure(f'openssl {" ".join(args)}: {done.stderr}')
+
+
+def certificates(host):
+    """Makes a CA, a server's and a client's certificates; (server's, client's folder)."""
+    ca = os.path.join(host.work, 'pki-ca')
+    os.makedirs(ca)
+    key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout']
+    _openssl(ca, 'req', '-x509', *key, 'ca-key.pem', '-out', 'ca-cert.pem', '-days', '2',
+             '-subj', '/CN=authority', '-addext', 'keyUsage=critical,keyCertSign')
+    folders = []
+    for side in ('server', 'client'):
+        folder = os.path.join(host.work, f'pki-{side}')
+        os.makedirs(folder)
+        shutil.copy(os.path.join(ca, 'ca-cert.pem'), folder)
+        with open(os.path.join(ca, f'{side}.ext'), 'w', encoding='ascii') as text:
+            text.write('basicConstraints=critical,CA:FALSE\n'
+                       'keyUsage=critical,digitalSignature,keyEncipherment\n'
+                       f'extendedKeyUsage={side}Auth\n'
+                       'subjectAltName=DNS:localhost,IP:127.0.0.1\n')
+        _openssl(ca, 'req', *key, f'{folder}/{side}-key.pem', '-out', f'{side}.csr',
+                 '-subj', '/CN=localhost')
+        _openssl(ca, 'x509', '-req', '-in', f'{side}.csr', '-CA', 'ca-cert.pem', '-CAkey',
+                 'ca-key.pem', '-CAcreateserial', '-days', '2', '-extfile', f'{side}.ext',
+                 '-out', f'{folder}/{side}-cert.pem')
+        folders.append(folder)
+    return folders
 
 
 class Nbd:
@@ -147,4 +181,4 @@ class Nbd:
         self._process.send_signal(signal.SIGSTOP if stopped else signal.SIGCONT)
 
 
-__all__ = ['Loop', 'Nbd', 'block_xml', 'expect_device', 'free_port']
+__all__ = ['Loop', 'Nbd', 'block_xml', 'certificates', 'expect_device', 'free_port']
