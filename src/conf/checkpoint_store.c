@@ -307,7 +307,7 @@ virCheckpointStoreDomainOpen(virCheckpointStore *store,
     return domain;
 }
 
-/* TRUE if the folder holds nothing but lock and journal. */
+/* TRUE if the folder holds nothing that is of use by itself. */
 static gboolean
 virCheckpointStoreDomainIsEmpty(virCheckpointStoreDomain *domain)
 {
@@ -316,6 +316,7 @@ virCheckpointStoreDomainIsEmpty(virCheckpointStoreDomain *domain)
 
     while (dir && (name = g_dir_read_name(dir))) {
         if (!g_str_equal(name, VIR_CHECKPOINT_STORE_LOCK) &&
+            !g_str_equal(name, VIR_CHECKPOINT_STORE_HOST) &&
             !g_str_equal(name, VIR_CHECKPOINT_STORE_JOURNAL))
             return FALSE;
     }
@@ -332,10 +333,13 @@ virCheckpointStoreDomainClose(virCheckpointStoreDomain *domain)
             g_build_filename(domain->path, VIR_CHECKPOINT_STORE_JOURNAL, NULL);
         g_autofree gchar *lock =
             g_build_filename(domain->path, VIR_CHECKPOINT_STORE_LOCK, NULL);
+        g_autofree gchar *host =
+            g_build_filename(domain->path, VIR_CHECKPOINT_STORE_HOST, NULL);
 
         /* The lock last: until then nobody else is in here.  Who makes a new one
          * before rmdir makes that fail, and keeps the folder. */
-        if ((unlink(journal) < 0 && errno != ENOENT) || unlink(lock) < 0 ||
+        if ((unlink(host) < 0 && errno != ENOENT) ||
+            (unlink(journal) < 0 && errno != ENOENT) || unlink(lock) < 0 ||
             (rmdir(domain->path) < 0 && errno != ENOTEMPTY && errno != ENOENT))
             g_debug("remove '%s': %s", domain->path, g_strerror(errno));
     }
@@ -704,6 +708,15 @@ virCheckpointStoreCollect(virCheckpointStoreDomain *domain, GError **error)
     return TRUE;
 }
 
+/* When a file is to go that @name is, of all the folder's. */
+static guint
+virCheckpointStoreDropPass(const gchar *name)
+{
+    if (g_str_has_suffix(name, ".xml"))
+        return 0;
+    return g_str_equal(name, VIR_CHECKPOINT_STORE_LEAVING) ? 2 : 1;
+}
+
 gboolean
 virCheckpointStoreDrop(virCheckpointStoreDomain *domain, GError **error)
 {
@@ -715,14 +728,15 @@ virCheckpointStoreDrop(virCheckpointStoreDomain *domain, GError **error)
     if (!names)
         return FALSE;
     /* Records first: a crash in between leaves sidecars without a record, which are
-     * collected, never records without their sidecars. */
-    for (pass = 0; pass < 2; pass++) {
+     * collected, never records without their sidecars.  The mark last: as long as it is
+     * there somebody will finish this. */
+    for (pass = 0; pass < 3; pass++) {
         for (i = 0; i < names->len; i++) {
             const gchar *name = g_ptr_array_index(names, i);
             g_autofree gchar *path = g_build_filename(domain->path, name, NULL);
 
             if (g_str_equal(name, VIR_CHECKPOINT_STORE_LOCK) ||
-                g_str_has_suffix(name, ".xml") != (pass == 0))
+                virCheckpointStoreDropPass(name) != pass)
                 continue;
             if (rmdir(path) == 0)
                 continue;

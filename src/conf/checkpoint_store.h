@@ -11,6 +11,11 @@
 #include "checkpoint_job_record.h"
 #include "checkpoint_record.h"
 
+/** The host on which the domain ran last. */
+#define VIR_CHECKPOINT_STORE_HOST "host"
+/** The domain's definition, since it was asked to go with all that is here. */
+#define VIR_CHECKPOINT_STORE_LEAVING "leaving"
+
 /*
  * Layout below the root (made 0700):
  *   virtcheckpoint-store      marker: this is a store root (format version inside)
@@ -143,7 +148,8 @@ virCheckpointStoreJournalHas(virCheckpointStoreDomain *domain, const gchar *bitm
  */
 gboolean
 virCheckpointStoreCollect(virCheckpointStoreDomain *domain, GError **error);
-/** Removes the whole folder of a domain: records, jobs, sidecars. */
+/** Removes the whole folder of a domain: records, jobs, sidecars; last the mark that it
+ * is to go. */
 gboolean
 virCheckpointStoreDrop(virCheckpointStoreDomain *domain, GError **error);
 /** Names of files in the folder that could not be read, or an empty array. */

@@ -18,6 +18,7 @@
 #include "checkpoint_compact.h"
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
+#include "checkpoint_leave.h"
 #include "checkpoint_offline.h"
 #include "checkpoint_quiesce.h"
 #include "checkpoint_redefine.h"
@@ -137,7 +138,7 @@ virCheckpointEngineRedefine(virCheckpointEngine *engine,
     if (!def || !(records = virCheckpointEnginePeek(engine, uuid, error)))
         return FALSE;
     if (!virCheckpointEngineFind(records, def->name, NULL))
-        return virCheckpointRedefineCheckNew(def, records, error) &&
+        return virCheckpointRedefineCheckNew(engine, uuid, def, records, error) &&
                virCheckpointEngineNoSuch(def->name, error);
     if (!(operation = virCheckpointOperationBegin(engine, uuid, 0, error)) ||
         !virCheckpointRedefine(operation, def, validate, error))
@@ -324,27 +325,6 @@ virCheckpointEngineVictims(GPtrArray *records,
     return ids;
 }
 
-/*
- * Metadata only: a bitmap that no older checkpoint takes over stays in the image, and
- * is nobody's from then on.
- */
-static gboolean
-virCheckpointEngineLeaveBitmaps(virCheckpointSegments *segments,
-                                const gchar *id,
-                                GError **error)
-{
-    virCheckpointRecord *record = virCheckpointTreeById(segments->records, id);
-    guint i;
-
-    for (i = 0; record && i < record->segments->len; i++) {
-        virCheckpointSegment *segment = g_ptr_array_index(record->segments, i);
-
-        if (!virCheckpointTreePrevious(segments->records, record, segment->target))
-            g_ptr_array_set_size(segment->bitmaps, 0);
-    }
-    return !record || virCheckpointStoreSave(segments->store, record, error);
-}
-
 /* The disks (gchar*) of which a bitmap may be of no use after the deletion. */
 static GPtrArray *
 virCheckpointEngineReleasing(virCheckpointSegments *segments, GPtrArray *ids)
@@ -389,12 +369,12 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
         return FALSE;
     ids = virCheckpointEngineVictims(segments->records, record, flags);
     targets = virCheckpointEngineReleasing(segments, ids);
+    if (flags & VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
+        virCheckpointLeaveBits(segments, ids);
     for (i = 0; i < ids->len; i++) {
         const gchar *id = g_ptr_array_index(ids, i);
 
-        if (((flags & VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY) &&
-             !virCheckpointEngineLeaveBitmaps(segments, id, error)) ||
-            !virCheckpointSegmentsDelete(segments, id, error)) {
+        if (!virCheckpointSegmentsDelete(segments, id, error)) {
             virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
             return FALSE;
         }
@@ -402,8 +382,7 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
     g_info("domain %s: checkpoint '%s' deleted (%u in all)", operation->view->name,
            name, ids->len);
     virCheckpointEnginePark(operation);
-    if (!(flags & VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY))
-        virCheckpointSegmentsSweepOff(segments, targets);
+    virCheckpointSegmentsSweepOff(segments, targets);
     return TRUE;
 }
 
@@ -669,58 +648,4 @@ virCheckpointEngineHas(virCheckpointEngine *engine,
         virCheckpointEnginePeekOne(engine, uuid, name, NULL);
 
     return record != NULL;
-}
-
-/* The bitmaps of a running domain go, too: nobody could ever use them again. */
-static gboolean
-virCheckpointEngineDropBitmaps(virCheckpointStoreDomain *store,
-                               virCheckpointDomainView *view,
-                               GError **error)
-{
-    g_autoptr(virCheckpointSegments) segments =
-        virCheckpointSegmentsNew(store, view, error);
-    guint i;
-    guint j;
-    guint k;
-
-    for (i = 0; segments && i < segments->records->len; i++) {
-        virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
-
-        for (j = 0; j < record->segments->len; j++) {
-            virCheckpointSegment *segment = g_ptr_array_index(record->segments, j);
-
-            for (k = 0; k < segment->bitmaps->len; k++) {
-                if (!virCheckpointSegmentsRelease(
-                        segments, g_ptr_array_index(segment->bitmaps, k), error))
-                    return FALSE;
-            }
-        }
-        if (!virCheckpointStoreRemove(store, record->id, error))
-            return FALSE;
-    }
-    if (segments)
-        virCheckpointSegmentsSweep(segments);
-    return segments != NULL;
-}
-
-gboolean
-virCheckpointEngineDrop(virCheckpointEngine *engine, const gchar *uuid, GError **error)
-{
-    g_autoptr(virCheckpointStoreDomain) store =
-        virCheckpointStoreDomainOpen(engine->store, uuid, error);
-    g_autoptr(virCheckpointDomainView) view = NULL;
-    g_autoptr(GError) ignored = NULL;
-    virConnectPtr conn;
-
-    if (!store)
-        return FALSE;
-    virCheckpointEngineUnsettle(engine, uuid);
-    if ((conn = virCheckpointEngineConnect(engine, NULL)))
-        view = virCheckpointDomainViewNew(conn, uuid, NULL);
-    if (view && view->running && !virCheckpointEngineDropBitmaps(store, view, &ignored))
-        g_debug("domain=%s bitmaps stay: %s", uuid, ignored->message);
-    g_clear_pointer(&view, virCheckpointDomainViewFree);
-    virCheckpointEngineDisconnect(engine, conn);
-    g_info("domain %s: all checkpoints dropped", uuid);
-    return virCheckpointStoreDrop(store, error);
 }

@@ -213,6 +213,7 @@ virCheckpointDomainViewNew(virConnectPtr conn, const gchar *uuid, GError **error
         virCheckpointDomainSetError(error);
         return NULL;
     }
+    view->conn = conn;
     view->uuid = g_strdup(uuid);
     view->name = g_strdup(virDomainGetName(view->domain));
     if (!virCheckpointDomainViewRefresh(view, error))

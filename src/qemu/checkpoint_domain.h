@@ -53,7 +53,8 @@ virCheckpointDomainComplete(const gchar *xml, const gchar *live);
 
 /** The view of one domain for the length of one operation. */
 typedef struct virCheckpointDomainView {
-    virDomainPtr domain;
+    virConnectPtr conn;  /* borrowed */
+    virDomainPtr domain; /* NULL: libvirt does not know it any more */
     gchar *uuid;
     gchar *name;
     gboolean running;

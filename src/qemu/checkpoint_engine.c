@@ -22,6 +22,7 @@
 
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
+#include "checkpoint_leaving.h"
 #include "checkpoint_xml.h"
 
 /** Between two tries to reach a backend that went away. */
@@ -191,7 +192,9 @@ virCheckpointEngineLifecycle(
     virCheckpointMirrorDomainEvent(engine, uuid, event, detail);
     if (event == VIR_DOMAIN_EVENT_RESUMED)
         virCheckpointEngineResumed(engine, uuid);
-    if (event == VIR_DOMAIN_EVENT_STARTED)
+    if (event == VIR_DOMAIN_EVENT_STARTED ||
+        ((event == VIR_DOMAIN_EVENT_STOPPED || event == VIR_DOMAIN_EVENT_UNDEFINED) &&
+         virCheckpointLeavingIsMarked(engine, uuid)))
         virCheckpointEngineSpawn(engine, virCheckpointEngineSettleTask, g_strdup(uuid),
                                  g_free);
     return 0;
@@ -289,6 +292,7 @@ virCheckpointEngineLockHost(virCheckpointEngine *engine,
     uuid = virCheckpointXmlString(xmlDocGetRootElement(doc), "string(./host/uuid)");
     if (!virCheckpointStoreLockHost(engine->store, uuid ? uuid : "host", error))
         return FALSE;
+    engine->host = g_steal_pointer(&uuid);
     engine->hostLocked = TRUE;
     return TRUE;
 }
@@ -452,6 +456,7 @@ virCheckpointEngineFree(virCheckpointEngine *engine)
     g_mutex_clear(&engine->connectLock);
     g_mutex_clear(&engine->mirrorLock);
     g_free(engine->overlayDir);
+    g_free(engine->host);
     g_free(engine->uri);
     g_free(engine);
 }

@@ -118,7 +118,17 @@ gboolean
 virCheckpointEngineHas(virCheckpointEngine *engine,
                        const gchar *uuid,
                        const gchar *name);
-/** Drops all metadata and sidecars of a domain (undefine with checkpoints-metadata). */
+/** A client undefines the domain together with its checkpoints' metadata: writes down
+ * what has to be known to leave their bits in the images.  To be called before libvirt
+ * is asked. */
+void
+virCheckpointEngineLeave(virCheckpointEngine *engine, const gchar *uuid);
+/** TRUE if the domain last ran on another host that shares the store: what becomes of
+ * its definition here does not concern its checkpoints.  Does not wait. */
+gboolean
+virCheckpointEngineIsElsewhere(virCheckpointEngine *engine, const gchar *uuid);
+/** The domain was undefined: leaves the bits of its checkpoints in the images, drops
+ * all metadata and sidecars.  Nothing is done to a domain that libvirt knows. */
 gboolean
 virCheckpointEngineDrop(virCheckpointEngine *engine, const gchar *uuid, GError **error);
 /** Settles whatever an earlier operation left; returns when the domain may be used

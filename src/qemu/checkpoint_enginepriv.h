@@ -51,6 +51,7 @@ struct virCheckpointEngine {
     gint blockJobId;
     gint jobId;
     gboolean hostLocked; /* virCheckpointStoreLockHost succeeded */
+    gchar *host;         /* libvirt's uuid of this host; set before hostLocked */
 
     gint interrupted; /* atomic: nobody waits for a block job's end any more */
     GMutex mirrorLock;

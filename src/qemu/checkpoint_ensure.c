@@ -70,7 +70,8 @@ virCheckpointEnsureLookAgain(virCheckpointSegments *segments,
     for (waitedMs = 0; waitedMs < CONFIRM_MS; waitedMs += CONFIRM_STEP_MS) {
         virDomainBlockJobInfo info;
 
-        if (virDomainGetBlockJobInfo(segments->view->domain, target, &info, 0) != 1)
+        if (!segments->view->domain ||
+            virDomainGetBlockJobInfo(segments->view->domain, target, &info, 0) != 1)
             return virCheckpointSegmentsRefresh(segments, error);
         g_usleep(CONFIRM_STEP_MS * 1000);
     }

@@ -419,8 +419,8 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
         return FALSE;
     if (fdCount > 0)
         g_array_append_vals(inherited, fds, fdCount);
-    view->monitor = virCheckpointOfflineOpenDisks(virDomainGetConnect(view->domain),
-                                                  disks, writable, inherited, error);
+    view->monitor =
+        virCheckpointOfflineOpenDisks(view->conn, disks, writable, inherited, error);
     if (!view->monitor)
         return FALSE;
     view->writable = writable;

@@ -15,6 +15,7 @@
 
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
+#include "checkpoint_leaving.h"
 #include "checkpoint_segmentspriv.h"
 
 /* What engine->settled says of a domain. */
@@ -58,6 +59,7 @@ virCheckpointOperationSettle(virCheckpointOperation *operation, GError **error)
         return TRUE;
     virCheckpointOperationSetSettled(engine, uuid, VIR_CHECKPOINT_UNSETTLED,
                                      VIR_CHECKPOINT_SETTLING);
+    virCheckpointLeavingSettle(engine, operation->store, operation->view);
     if (!virCheckpointRecoverySettle(engine, operation->store, operation->view,
                                      error)) {
         virCheckpointEngineUnsettle(engine, uuid);
@@ -126,9 +128,10 @@ virCheckpointEngineSettle(virCheckpointEngine *engine,
     if (!g_file_test(folder, G_FILE_TEST_IS_DIR))
         return TRUE;
     operation = virCheckpointOperationBegin(engine, uuid, 0, &failed);
-    if (operation ||
-        g_error_matches(failed, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_NO_DOMAIN))
+    if (operation)
         return TRUE;
+    if (g_error_matches(failed, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_NO_DOMAIN))
+        return virCheckpointLeavingVanished(engine, uuid, error);
     g_propagate_error(error, g_steal_pointer(&failed));
     return FALSE;
 }

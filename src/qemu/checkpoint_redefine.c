@@ -20,30 +20,38 @@
 
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
+#include "checkpoint_leave.h"
 #include "checkpoint_offline.h"
 #include "checkpoint_redefine.h"
 #include "checkpoint_xml.h"
 
 gboolean
-virCheckpointRedefineCheckNew(const virCheckpointDef *def,
+virCheckpointRedefineCheckNew(virCheckpointEngine *engine,
+                              const gchar *uuid,
+                              const virCheckpointDef *def,
                               GPtrArray *records,
                               GError **error)
 {
+    g_autoptr(virCheckpointOperation) operation = NULL;
+    g_autoptr(virCheckpointSegments) segments = NULL;
+    g_autoptr(GPtrArray) targets = g_ptr_array_new();
     guint i;
 
     if (!def->parent || !virCheckpointTreeByName(records, def->parent))
         return TRUE;
+    if (!(operation = virCheckpointOperationBegin(engine, uuid, 0, error)) ||
+        !(segments =
+              virCheckpointSegmentsNew(operation->store, operation->view, error)))
+        return FALSE;
     for (i = 0; def->disks && i < def->disks->len; i++) {
         const virCheckpointDiskDef *disk = g_ptr_array_index(def->disks, i);
 
-        if (disk->type == VIR_CHECKPOINT_DISK_NONE)
-            continue;
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CHECKPOINT_INCONSISTENT,
-                    "missing or broken bitmap '%s' for disk '%s'",
-                    disk->bitmap ? disk->bitmap : def->name, disk->name);
-        return FALSE;
+        if (disk->type != VIR_CHECKPOINT_DISK_NONE &&
+            virCheckpointDomainFindDisk(operation->view->disks, disk->name))
+            g_ptr_array_add(targets, disk->name);
     }
-    return TRUE;
+    return (targets->len == 0 || virCheckpointSegmentsOpen(segments, targets, error)) &&
+           virCheckpointLeaveFound(segments, def, error);
 }
 
 /* The <domain> of the XML, if it has one, is this domain, and has the disks. */

@@ -14,13 +14,17 @@
  * virCheckpointRedefineCheckNew:
  * @def: a redefinition whose name is not ours; @records: ours
  *
- * It is libvirt's, unless it is to be the child of one of ours: of such a one nothing
- * is left, or we would have it.
+ * It is libvirt's.  If it is to be the child of one of ours its bits must be in the
+ * images: libvirt, which does not know that parent, is not told of it and would take it
+ * without them.
  *
- * Returns: TRUE, or FALSE and VIR_ERR_CHECKPOINT_INCONSISTENT.
+ * Returns: TRUE, or FALSE and VIR_ERR_CHECKPOINT_INCONSISTENT, or why the images cannot
+ * be looked at.
  */
 gboolean
-virCheckpointRedefineCheckNew(const virCheckpointDef *def,
+virCheckpointRedefineCheckNew(virCheckpointEngine *engine,
+                              const gchar *uuid,
+                              const virCheckpointDef *def,
                               GPtrArray *records,
                               GError **error);
 

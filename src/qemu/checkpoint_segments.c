@@ -389,11 +389,7 @@ virCheckpointSegmentsInconsistent(virCheckpointSegments *segments,
     return FALSE;
 }
 
-/*
- * Adds the live parts of @segment to @sources: on its layers, but only on those at or
- * below @node when that is one of the chain.  FALSE if a frozen part is gone.
- */
-static gboolean
+gboolean
 virCheckpointSegmentsCollect(virCheckpointSegments *segments,
                              const virCheckpointNode *top,
                              const virCheckpointNode *node,

@@ -112,6 +112,16 @@ virCheckpointSegmentsCopy(virCheckpointSegments *segments,
                           const gchar *name,
                           GError **error);
 
+/** Adds the live parts of @segment to @sources (virCheckpointBitmapRef): on its layers,
+ * but only on those at or below @node when that is one of the chain.  FALSE if a frozen
+ * part is gone. */
+gboolean
+virCheckpointSegmentsCollect(virCheckpointSegments *segments,
+                             const virCheckpointNode *top,
+                             const virCheckpointNode *node,
+                             const virCheckpointSegment *segment,
+                             GArray *sources);
+
 /** A new bitmap name, in the journal. */
 gchar *
 virCheckpointSegmentsNewName(virCheckpointSegments *segments, GError **error);

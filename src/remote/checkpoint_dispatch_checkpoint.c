@@ -16,6 +16,7 @@
 
 #include "config.h"
 
+#include "checkpoint_def.h"
 #include "checkpoint_dispatchpriv.h"
 
 #include <libvirt/libvirt.h>
@@ -73,6 +74,35 @@ virCheckpointDispatchCreateFrom(const GError *error)
     }
 }
 
+/**
+ * A checkpoint of libvirt's own is redefined.  That its parent is one of ours libvirt
+ * cannot know: it is asked for one without a parent.
+ */
+static void
+virCheckpointDispatchRedefineTheirs(virCheckpointCall *call,
+                                    const virCheckpointProtoDomainTextFlags *args,
+                                    const gchar *uuid)
+{
+    g_autoptr(virCheckpointDef) def =
+        virCheckpointDefParse(args->text, VIR_CHECKPOINT_DEF_PARSE_REDEFINE, NULL);
+    virCheckpointProtoDomainTextFlags ask = *args;
+    g_autoptr(virCheckpointFrame) answer = NULL;
+    g_autofree gchar *text = NULL;
+
+    if (!def || !def->parent ||
+        !virCheckpointEngineHas(call->engine, uuid, def->parent)) {
+        virCheckpointCallForward(call);
+        return;
+    }
+    g_clear_pointer(&def->parent, g_free);
+    text = virCheckpointDefFormat(def, 0);
+    ask.text = text;
+    answer = virCheckpointCallAsk(virCheckpointProtoDomainTextFlags, call,
+                                  call->frame->procedure, &ask);
+    if (answer)
+        virCheckpointCallPass(call, answer);
+}
+
 void
 virCheckpointDispatchCheckpointCreate(virCheckpointCall *call)
 {
@@ -101,10 +131,9 @@ virCheckpointDispatchCheckpointCreate(virCheckpointCall *call)
         virCheckpointDispatchReplyCheckpoint(call, &args.dom, name);
         return;
     }
-    /* One of libvirt's own is redefined. */
     if ((args.flags & VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE) &&
         error->code == VIR_ERR_NO_DOMAIN_CHECKPOINT) {
-        virCheckpointCallForward(call);
+        virCheckpointDispatchRedefineTheirs(call, &args, uuid);
         return;
     }
     virCheckpointCallFailError(call, virCheckpointDispatchCreateFrom(error), error);

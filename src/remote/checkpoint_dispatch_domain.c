@@ -175,13 +175,22 @@ virCheckpointDispatchUndefine(virCheckpointCall *call)
         good =
             virCheckpointCallDecode(virCheckpointProtoDomainFlags, call->frame, &args);
     }
-    /* A domain that the client cannot see, or that stays: libvirt's affair. */
+    /* A domain that the client cannot see, or that is left behind by a migration:
+     * libvirt's affair. */
+    virCheckpointWireUuidFormat(args.dom.uuid, uuid);
     if (!good || !virCheckpointCallDomain(call, args.dom.uuid, &now) ||
-        now.dom.id != -1) {
+        virCheckpointEngineIsElsewhere(call->engine, uuid)) {
         virCheckpointCallForward(call);
         return;
     }
-    virCheckpointWireUuidFormat(args.dom.uuid, uuid);
+    if (now.dom.id != -1) {
+        /* It stays until it ends, and they with it. */
+        if ((args.flags & VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA) &&
+            virCheckpointEngineTracks(call->engine, uuid))
+            virCheckpointEngineLeave(call->engine, uuid);
+        virCheckpointCallForward(call);
+        return;
+    }
     if (!(entries = virCheckpointEngineList(call->engine, uuid, &error))) {
         virCheckpointCallFailError(call, VIR_CHECKPOINT_FROM_QEMU, error);
         return;
@@ -189,6 +198,7 @@ virCheckpointDispatchUndefine(virCheckpointCall *call)
     if (entries->len == 0) {
         virCheckpointCallForward(call);
     } else if (args.flags & VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA) {
+        virCheckpointEngineLeave(call->engine, uuid);
         virCheckpointDispatchForwardWatched(call, virCheckpointDispatchUndefined,
                                             g_strdup(uuid));
     } else {

@@ -559,6 +559,18 @@ virCheckpointEngineDrop(virCheckpointEngine *engine, const gchar *uuid, GError *
     return fakeDid(engine, error, "drop %s", uuid);
 }
 
+void
+virCheckpointEngineLeave(virCheckpointEngine *engine, const gchar *uuid)
+{
+    fakeDid(engine, NULL, "leave %s", uuid);
+}
+
+gboolean
+virCheckpointEngineIsElsewhere(virCheckpointEngine *engine, const gchar *uuid)
+{
+    return FALSE;
+}
+
 gboolean
 virCheckpointEngineSettle(virCheckpointEngine *engine,
                           const gchar *uuid,

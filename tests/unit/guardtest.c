@@ -222,7 +222,7 @@ testUndefine(void)
     testDomainFlags(&test, 231, 16);
     fakeWaitForwarded(test.client, 2);
     g_assert_nonnull(test.client->tag);
-    testExpectLog(&test, "");
+    testExpectLog(&test, "leave " FAKE_UUID);
     reply = virCheckpointFrameNew(VIR_CHECKPOINT_PROGRAM_REMOTE, 231,
                                   VIR_CHECKPOINT_FRAME_REPLY, test.serial,
                                   VIR_CHECKPOINT_FRAME_OK, NULL, 0);
@@ -249,7 +249,7 @@ testUndefineFails(void)
     g_assert_cmpint(virCheckpointDispatchHooks()->reply(
                         test.client, reply, test.client->tag, test.dispatch),
                     ==, VIR_CHECKPOINT_VERDICT_FORWARD);
-    testExpectLog(&test, "");
+    testExpectLog(&test, "leave " FAKE_UUID);
     testClose(&test);
 }
 
