@@ -45,4 +45,15 @@
  */
 #define VIR_CHECKPOINT_BLOCK_COPY_FINISH "finish"
 
+/**
+ * VIR_CHECKPOINT_BLOCK_COPY_VERIFY:
+ * virDomainBlockCopy typed parameter, VIR_TYPED_PARAM_BOOLEAN.
+ *
+ * When true, which needs VIR_CHECKPOINT_BLOCK_COPY_FINISH, all of the target is
+ * compared with the disk of the moment that it stands for, before the job ends.  The
+ * guest runs on meanwhile.  If they differ the job fails; the error names the offset
+ * of the first difference.
+ */
+#define VIR_CHECKPOINT_BLOCK_COPY_VERIFY "verify"
+
 #endif /* LIBVIRT_CHECKPOINT_H */

@@ -204,6 +204,8 @@ virCheckpointJobRecordFormat(const virCheckpointJobRecord *job)
     }
     if (job->finish)
         g_string_append(buf, "  <finish/>\n");
+    if (job->verify)
+        g_string_append(buf, "  <verify/>\n");
     if (job->full)
         g_string_append(buf, "  <full/>\n");
     if (job->aside)
@@ -321,6 +323,7 @@ virCheckpointJobRecordParse(const gchar *xml, GError **error)
     }
     job->error = virCheckpointXmlString(root, "./error");
     job->finish = virCheckpointXmlNode(root, "./finish") != NULL;
+    job->verify = virCheckpointXmlNode(root, "./verify") != NULL;
     job->full = virCheckpointXmlNode(root, "./full") != NULL;
     job->aside = virCheckpointXmlNode(root, "./aside") != NULL;
     job->asideBegun = virCheckpointXmlNode(root, "./aside[@begun='yes']") != NULL;

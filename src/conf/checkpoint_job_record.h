@@ -46,6 +46,7 @@ typedef struct virCheckpointJobRecord {
     gchar *error; /* sentence for the client when outcome is FAILED */
     gint errorCode;
     gboolean finish;     /* no mirror phase */
+    gboolean verify;     /* compare source and target before it ends well */
     gboolean full;       /* no bitmap given: everything is copied */
     gchar *sinceId;      /* id of the base checkpoint's record; NULL: libvirt's own */
     gchar *since;        /* its name as given, or NULL */

@@ -9,6 +9,8 @@
 #define VIR_CHECKPOINT_ENGINE_H
 
 #include <glib.h>
+
+#include "checkpoint_json.h"
 #include <libvirt/libvirt.h>
 
 #include "checkpoint_backup_record.h"
@@ -224,11 +226,20 @@ typedef struct virCheckpointMirrorRequest {
     const gchar *bitmap;     /* or NULL */
     const gchar *checkpoint; /* or NULL; one of the two is given */
     gboolean finish;
+    gboolean verify;        /* with finish: compare before it ends well */
     guint64 bandwidthBytes; /* per second; 0 unlimited */
     guint granularity;      /* 0 default */
     guint64 bufSize;        /* 0 default */
     guint flags;            /* virDomainBlockCopyFlags */
 } virCheckpointMirrorRequest;
+
+/** Returns: (transfer full): "code" and "message" of the last copy of @disk if it
+ * failed since this daemon runs, else an empty object. */
+virCheckpointJson *
+virCheckpointEngineMirrorError(virCheckpointEngine *engine,
+                               const gchar *uuid,
+                               const gchar *disk,
+                               GError **error);
 
 /** Returns when the job runs (the bulk pass has begun) or nothing was begun. */
 gboolean

@@ -55,7 +55,8 @@ struct virCheckpointEngine {
 
     gint interrupted; /* atomic: nobody waits for a block job's end any more */
     GMutex mirrorLock;
-    GHashTable *mirrors; /* "uuid/target" -> what the mirror module wants */
+    GHashTable *mirrors;       /* "uuid/target" -> what the mirror module wants */
+    GHashTable *failedMirrors; /* the same of each disk's last one, if it failed */
 
     GMutex lock;           /* guards what follows */
     GCond changed;         /* broadcast when stopping is set, or a backup ended */

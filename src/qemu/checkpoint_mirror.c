@@ -72,6 +72,7 @@ virCheckpointMirrorUnref(virCheckpointMirror *mirror)
         close(mirror->targetFd);
     g_clear_error(&mirror->failure);
     g_clear_error(&mirror->wishError);
+    virCheckpointMirrorVerifyFree(mirror->verify);
     virCheckpointMonitorFree(mirror->daemon);
     virCheckpointJobRecordFree(mirror->job);
     g_free(mirror->uuid);
@@ -120,7 +121,7 @@ virCheckpointMirrorUnregister(virCheckpointMirror *mirror)
     virCheckpointMirrorUnref(mirror);
 }
 
-static gboolean
+gboolean
 virCheckpointMirrorIsOn(const virCheckpointMirror *mirror, const gchar *disk)
 {
     return !disk || g_strcmp0(mirror->target, disk) == 0 ||
@@ -297,6 +298,7 @@ virCheckpointMirrorFini(virCheckpointEngine *engine)
     GHashTableIter iter;
     gpointer value;
 
+    g_clear_pointer(&engine->failedMirrors, g_hash_table_unref);
     g_hash_table_iter_init(&iter, engine->mirrors);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         virCheckpointEngineRelease(engine);
@@ -360,6 +362,7 @@ virCheckpointEngineMirrorStart(virCheckpointEngine *engine,
         mirror = virCheckpointMirrorNew(engine, uuid, job);
         mirror->targetFd = virCheckpointFdSteal(&targetFd);
         mirror->offline = !operation->view->running;
+        virCheckpointMirrorForgetFailed(mirror);
         virCheckpointMirrorRegister(mirror);
         result =
             virCheckpointMirrorAdvanceAll(mirror, operation->store, operation->view);

@@ -34,7 +34,10 @@ virCheckpointMirrorRequestCheckFlags(const virCheckpointMirrorRequest *request,
                     request->flags & ~virCheckpointMirrorFlags);
         return FALSE;
     }
-    if (request->bitmap && !(request->flags & VIR_DOMAIN_BLOCK_COPY_REUSE_EXT))
+    if (request->verify && !request->finish)
+        why = "parameter 'verify' requires 'finish': a source that goes on changing"
+              " cannot be compared";
+    else if (request->bitmap && !(request->flags & VIR_DOMAIN_BLOCK_COPY_REUSE_EXT))
         why = "parameter 'bitmap' requires flag VIR_DOMAIN_BLOCK_COPY_REUSE_EXT: the"
               " destination must exist and hold the disk as of that checkpoint";
     else if (request->flags & VIR_DOMAIN_BLOCK_COPY_SHALLOW)

@@ -158,6 +158,64 @@ virCheckpointMirrorStepOverlaying(const virCheckpointMirrorStep *step, GError **
     return done ? VIR_CHECKPOINT_MIRROR_MOVED : VIR_CHECKPOINT_MIRROR_RETRY;
 }
 
+gboolean
+virCheckpointMirrorComparing(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    return mirror->verify && virCheckpointMirrorVerifyRunning(mirror->verify);
+}
+
+static void
+virCheckpointMirrorSetVerify(virCheckpointMirror *mirror,
+                             virCheckpointMirrorVerify *verify)
+{
+    virCheckpointMirrorVerify *before;
+
+    g_mutex_lock(&mirror->lock);
+    before = mirror->verify;
+    mirror->verify = verify;
+    g_mutex_unlock(&mirror->lock);
+    virCheckpointMirrorVerifyFree(before);
+}
+
+/* MOVED: they are equal. */
+static virCheckpointMirrorResult
+virCheckpointMirrorCompare(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    virCheckpointMirrorVerify *verify;
+    gboolean equal;
+
+    if (!mirror->verify) {
+        verify = virCheckpointMirrorVerifyStart(mirror->job, error);
+        virCheckpointMirrorSetVerify(mirror, verify);
+        return verify ? VIR_CHECKPOINT_MIRROR_WAIT : VIR_CHECKPOINT_MIRROR_RETRY;
+    }
+    if (virCheckpointMirrorComparing(mirror))
+        return VIR_CHECKPOINT_MIRROR_WAIT;
+    equal = virCheckpointMirrorVerifyResult(mirror->verify, mirror->job, error);
+    virCheckpointMirrorSetVerify(mirror, NULL);
+    return equal && virCheckpointFaultPoint("verify/after", error)
+               ? VIR_CHECKPOINT_MIRROR_MOVED
+               : VIR_CHECKPOINT_MIRROR_RETRY;
+}
+
+/* MOVED: the target is on stable storage and, where that was asked for, compared. */
+static virCheckpointMirrorResult
+virCheckpointMirrorWritten(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirrorResult flushed = VIR_CHECKPOINT_MIRROR_MOVED;
+
+    if (step->mirror->job->aside)
+        flushed = virCheckpointMirrorAsideFlush(step, error);
+    else if (!virCheckpointMirrorDetach(step, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (flushed != VIR_CHECKPOINT_MIRROR_MOVED || !step->mirror->job->verify)
+        return flushed;
+    return virCheckpointMirrorCompare(step, error);
+}
+
 /* The bulk job has ended: what it wrote must be in the file before success is decided.
  */
 static virCheckpointMirrorResult
@@ -179,21 +237,15 @@ virCheckpointMirrorBulkEnded(const virCheckpointMirrorStep *step,
                     "copy of disk '%s' to '%s': %s", mirror->target, mirror->destPath,
                     bulk->error);
         return VIR_CHECKPOINT_MIRROR_RETRY;
-    } else if (mirror->job->aside) {
-        virCheckpointMirrorResult flushed = virCheckpointMirrorAsideFlush(step, error);
+    } else {
+        virCheckpointMirrorResult written = virCheckpointMirrorWritten(step, error);
 
-        if (flushed != VIR_CHECKPOINT_MIRROR_MOVED)
-            return flushed;
+        if (written != VIR_CHECKPOINT_MIRROR_MOVED)
+            return written;
         if (mirror->finish)
             virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_COMPLETED, NULL);
         else
             next = VIR_CHECKPOINT_JOB_MIRRORING;
-    } else if (!virCheckpointMirrorDetach(step, error)) {
-        return VIR_CHECKPOINT_MIRROR_RETRY;
-    } else if (mirror->finish) {
-        virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_COMPLETED, NULL);
-    } else {
-        next = VIR_CHECKPOINT_JOB_MIRRORING;
     }
     return virCheckpointMirrorMove(step, next, error) ? VIR_CHECKPOINT_MIRROR_MOVED
                                                       : VIR_CHECKPOINT_MIRROR_RETRY;
@@ -375,10 +427,12 @@ virCheckpointMirrorAdvanceOff(const virCheckpointMirrorStep *step, GError **erro
 static void
 virCheckpointMirrorEndDaemon(virCheckpointMirror *mirror)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->daemonLock);
-
-    if (mirror->job->state != VIR_CHECKPOINT_JOB_BULK)
-        g_clear_pointer(&mirror->daemon, virCheckpointMonitorFree);
+    if (mirror->job->state == VIR_CHECKPOINT_JOB_BULK)
+        return;
+    g_mutex_lock(&mirror->daemonLock);
+    g_clear_pointer(&mirror->daemon, virCheckpointMonitorFree);
+    g_mutex_unlock(&mirror->daemonLock);
+    virCheckpointMirrorSetVerify(mirror, NULL);
 }
 
 virCheckpointMirrorResult

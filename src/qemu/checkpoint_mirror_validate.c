@@ -276,6 +276,7 @@ virCheckpointMirrorNewRecord(virCheckpointOperation *operation,
     job->state = VIR_CHECKPOINT_JOB_PREPARING;
     job->target = g_strdup(disk->target);
     job->finish = request->finish;
+    job->verify = request->verify;
     job->full = request->bitmap == NULL;
     job->sinceId = base ? g_strdup(base->id) : NULL;
     job->since = g_strdup(request->bitmap);
@@ -329,6 +330,13 @@ virCheckpointMirrorPlan(virCheckpointOperation *operation,
     job->sizeBytes = top->sizeBytes;
     if (!virCheckpointMirrorCheckTarget(segments, request, job, targetFd, error))
         return NULL;
+    if (job->verify && job->aside) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
+                    "parameter 'verify' needs a destination that is a file or a block"
+                    " device and not encrypted, unlike '%s'",
+                    job->destPath);
+        return NULL;
+    }
     virCheckpointMirrorResumePlan(operation->store, job, *targetFd);
     return g_steal_pointer(&job);
 }

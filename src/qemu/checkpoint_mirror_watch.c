@@ -152,6 +152,8 @@ virCheckpointMirrorLookOnce(virCheckpointMirrorEye *eye, virCheckpointMirror *mi
         mirror->wishSeen = wish;
         return VIR_CHECKPOINT_LOOK_STEP;
     }
+    if (virCheckpointMirrorComparing(mirror))
+        return VIR_CHECKPOINT_LOOK_NOTHING;
     if (mirror->offline)
         return virCheckpointMirrorLookOff(mirror, state);
     if (state == VIR_CHECKPOINT_JOB_BULK &&
@@ -313,6 +315,8 @@ void
 virCheckpointMirrorConclude(virCheckpointMirror *mirror)
 {
     virCheckpointMirrorLinger(mirror);
+    if (mirror->started && mirror->outcome == VIR_CHECKPOINT_JOB_FAILED)
+        virCheckpointMirrorRememberFailed(mirror);
     virCheckpointMirrorUnregister(mirror);
     if (mirror->started)
         virCheckpointEngineEmitBlockJob(

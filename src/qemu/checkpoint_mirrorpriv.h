@@ -10,6 +10,7 @@
 
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_fault.h"
+#include "checkpoint_mirror_verify.h"
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virConnect, virConnectClose)
 
@@ -50,6 +51,8 @@ typedef struct virCheckpointMirror {
     gboolean pivoted;
     gboolean needsSettling; /* a record's fate must be settled before the next step */
     gboolean innerRan; /* libvirt ran a job of ours: its last event is waited for */
+
+    virCheckpointMirrorVerify *verify; /* or NULL; under lock */
 
     /* Changed inside the slot by who holds daemonLock, too; the innermost lock. */
     GMutex daemonLock;
@@ -134,6 +137,18 @@ void
 virCheckpointMirrorSetProgress(virCheckpointMirror *mirror,
                                guint64 curBytes,
                                guint64 endBytes);
+
+/** TRUE if @disk (target or path of one of its files; NULL: any) is the job's. */
+gboolean
+virCheckpointMirrorIsOn(const virCheckpointMirror *mirror, const gchar *disk);
+
+/* checkpoint_mirror_failed.c */
+
+/** Clients may ask why it failed, until another one begins. */
+void
+virCheckpointMirrorRememberFailed(virCheckpointMirror *mirror);
+void
+virCheckpointMirrorForgetFailed(virCheckpointMirror *mirror);
 
 /* checkpoint_mirror_recover.c */
 
@@ -402,6 +417,10 @@ virCheckpointMirrorTurnBack(const virCheckpointMirrorStep *step, GError **error)
  * left, if that can be trusted later. */
 void
 virCheckpointMirrorResumeKeep(const virCheckpointMirrorStep *step);
+
+/** TRUE while source and target are being compared.  Thread: any. */
+gboolean
+virCheckpointMirrorComparing(virCheckpointMirror *mirror);
 
 /* checkpoint_mirror_watch.c: the thread of a job */
 

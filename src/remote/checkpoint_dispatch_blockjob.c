@@ -31,7 +31,8 @@ virCheckpointDispatchOwnParam(const gchar *field)
 {
     return g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_BITMAP) ||
            g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_CHECKPOINT) ||
-           g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_FINISH);
+           g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_FINISH) ||
+           g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_VERIFY);
 }
 
 gboolean
@@ -81,22 +82,33 @@ virCheckpointDispatchCheckParam(const virCheckpointProtoParam *param,
     return TRUE;
 }
 
-/** Fills @request from @param, whose type is right or libvirt will complain of. */
+/** Fills @request from @param, whose type is right or libvirt will complain of. @seen:
+ * a bit for each boolean. */
 static gboolean
 virCheckpointDispatchCopyParam(const virCheckpointProtoParam *param,
                                virCheckpointMirrorRequest *request,
-                               gboolean *finishSeen,
+                               guint *seen,
                                GError **error)
 {
+    const struct {
+        const gchar *name;
+        gboolean *value;
+    } booleans[] = {
+        {VIR_CHECKPOINT_BLOCK_COPY_FINISH, &request->finish},
+        {VIR_CHECKPOINT_BLOCK_COPY_VERIFY, &request->verify},
+    };
     const gchar *field = param->field;
     const gchar **text = NULL;
+    guint i;
 
-    if (g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_FINISH)) {
+    for (i = 0; i < G_N_ELEMENTS(booleans); i++) {
+        if (!g_str_equal(field, booleans[i].name))
+            continue;
         if (!virCheckpointDispatchCheckParam(param, VIR_TYPED_PARAM_BOOLEAN,
-                                             *finishSeen, error))
+                                             (*seen & (1U << i)) != 0, error))
             return FALSE;
-        *finishSeen = TRUE;
-        request->finish = param->value.virCheckpointProtoValue_u.b != 0;
+        *seen |= 1U << i;
+        *booleans[i].value = param->value.virCheckpointProtoValue_u.b != 0;
         return TRUE;
     }
     if (g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_BITMAP))
@@ -124,21 +136,23 @@ virCheckpointDispatchCopyRequest(const virCheckpointProtoCopy *args,
                                  virCheckpointMirrorRequest *request,
                                  GError **error)
 {
-    gboolean finishSeen = FALSE;
+    guint seen = 0;
     guint i;
 
     request->disk = args->path;
     request->destXml = args->destxml;
     request->flags = args->flags;
     for (i = 0; i < args->params.params_len; i++) {
-        if (!virCheckpointDispatchCopyParam(&args->params.params_val[i], request,
-                                            &finishSeen, error))
+        if (!virCheckpointDispatchCopyParam(&args->params.params_val[i], request, &seen,
+                                            error))
             return FALSE;
     }
     if (!request->bitmap && !request->checkpoint) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
                     "parameter '%s' needs parameter '%s' or '%s'",
-                    VIR_CHECKPOINT_BLOCK_COPY_FINISH, VIR_CHECKPOINT_BLOCK_COPY_BITMAP,
+                    request->finish ? VIR_CHECKPOINT_BLOCK_COPY_FINISH
+                                    : VIR_CHECKPOINT_BLOCK_COPY_VERIFY,
+                    VIR_CHECKPOINT_BLOCK_COPY_BITMAP,
                     VIR_CHECKPOINT_BLOCK_COPY_CHECKPOINT);
         return FALSE;
     }

@@ -52,10 +52,22 @@ virCheckpointCommandCheck(virCheckpointEngine *engine,
     return virCheckpointEngineCheck(engine, uuid, error);
 }
 
+static virCheckpointJson *
+virCheckpointCommandJobError(virCheckpointEngine *engine,
+                             const gchar *uuid,
+                             const virCheckpointJson *arguments,
+                             GError **error)
+{
+    return virCheckpointEngineMirrorError(
+        engine, uuid, virCheckpointJsonGetString(arguments, "disk"), error);
+}
+
 static const gchar *const virCheckpointCommandNothing[] = {NULL};
+static const gchar *const virCheckpointCommandDisk[] = {"disk", NULL};
 
 static const virCheckpointCommand virCheckpointCommands[] = {
     {"check", virCheckpointCommandNothing, virCheckpointCommandCheck},
+    {"job-error", virCheckpointCommandDisk, virCheckpointCommandJobError},
 };
 
 static const virCheckpointCommand *

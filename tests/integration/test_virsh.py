@@ -232,10 +232,11 @@ def test_help_shows_the_new_options(host):
                   ('blockcopy', 'a', '--bitmap', 'b', '--help'), ('help blockcopy',)):
         done = run(*words)
         expect(done, 0, None, '')
-        assert '[--print-xml] [--bitmap <string>] [--checkpoint <string>]\n' in done.stdout
-        ours = [line for line in done.stdout.splitlines()
-                if not line.startswith(('    --bitmap <', '    --checkpoint <'))]
-        merged = '\n'.join(ours).replace(' [--bitmap <string>] [--checkpoint <string>]', '')
+        added = ' [--bitmap <string>] [--checkpoint <string>] [--verify]'
+        assert f'[--print-xml]{added}\n' in done.stdout
+        ours = [line for line in done.stdout.splitlines() if not line.startswith(
+            ('    --bitmap <', '    --checkpoint <', '    --verify  '))]
+        merged = '\n'.join(ours).replace(added, '')
         assert merged + '\n' == stock, done.stdout
 
 

@@ -587,6 +587,16 @@ virCheckpointEngineMayStart(virCheckpointEngine *engine,
     return TRUE;
 }
 
+virCheckpointJson *
+virCheckpointEngineMirrorError(virCheckpointEngine *engine,
+                               const gchar *uuid,
+                               const gchar *disk,
+                               GError **error)
+{
+    fakeDid(engine, error, "job-error %s", disk);
+    return virCheckpointJsonNewObject();
+}
+
 gboolean
 virCheckpointEngineMirrorStart(virCheckpointEngine *engine,
                                const gchar *uuid,
@@ -594,11 +604,11 @@ virCheckpointEngineMirrorStart(virCheckpointEngine *engine,
                                GError **error)
 {
     return fakeDid(engine, error,
-                   "mirror %s bitmap=%s checkpoint=%s finish=%d bandwidth=%lu "
+                   "mirror %s bitmap=%s checkpoint=%s finish=%d%s bandwidth=%lu "
                    "granularity=%u buf=%lu flags=%u",
                    request->disk, request->bitmap, request->checkpoint, request->finish,
-                   request->bandwidthBytes, request->granularity, request->bufSize,
-                   request->flags);
+                   request->verify ? " verify" : "", request->bandwidthBytes,
+                   request->granularity, request->bufSize, request->flags);
 }
 
 static virCheckpointMirrorAnswer

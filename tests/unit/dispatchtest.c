@@ -301,21 +301,22 @@ testBackup(void)
 static void
 testCopy(void)
 {
-    virCheckpointProtoParam params[6] = {
+    virCheckpointProtoParam params[7] = {
         testString("bitmap", "c1"),
         testString("checkpoint", "c2"),
         testNumber("bandwidth", 4, G_GUINT64_CONSTANT(1) << 40),
         testNumber("finish", 6, 1),
+        testNumber("verify", 6, 1),
         testNumber("granularity", 2, 65536),
         testNumber("buf-size", 4, 7),
     };
     TestDispatch test;
 
     testOpen(&test, "");
-    g_assert_cmpint(testCopyCall(&test, params, 6, 2), ==,
+    g_assert_cmpint(testCopyCall(&test, params, 7, 2), ==,
                     VIR_CHECKPOINT_VERDICT_TAKEN);
     g_assert_cmpint(testAnswer(&test, 1, 345)->status, ==, VIR_CHECKPOINT_FRAME_OK);
-    testExpectLog(&test, "mirror vda bitmap=c1 checkpoint=c2 finish=1 "
+    testExpectLog(&test, "mirror vda bitmap=c1 checkpoint=c2 finish=1 verify "
                          "bandwidth=1099511627776 granularity=65536 buf=7 flags=2");
     /* Not ours. */
     g_assert_cmpint(testCopyCall(&test, &params[2], 1, 2), ==,

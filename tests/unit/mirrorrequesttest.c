@@ -28,6 +28,8 @@ testRequestCheck(void)
         {{.checkpoint = "a"}, 0},
         {{.checkpoint = "a", .finish = TRUE, .granularity = 65536}, 0},
         {{.finish = TRUE}, VIR_ERR_INVALID_ARG},
+        {{.checkpoint = "a", .finish = TRUE, .verify = TRUE}, 0},
+        {{.checkpoint = "a", .verify = TRUE}, VIR_ERR_INVALID_ARG},
         {{.bitmap = "a"}, VIR_ERR_INVALID_ARG},
         {{.checkpoint = "a", .flags = VIR_DOMAIN_BLOCK_COPY_SHALLOW},
          VIR_ERR_INVALID_ARG},

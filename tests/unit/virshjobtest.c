@@ -85,8 +85,14 @@ testInterrupted(gpointer opaque)
     return ((testLibvirt *)opaque)->stopped;
 }
 
-static const virCheckpointVirshJobOps testOps = {testInfo, testAbort, testEvent,
-                                                 testNow, testInterrupted};
+static gchar *
+testWhy(gpointer opaque)
+{
+    return ((testLibvirt *)opaque)->abortFails ? g_strdup("no room\nleft") : NULL;
+}
+
+static const virCheckpointVirshJobOps testOps = {testInfo, testAbort,       testEvent,
+                                                 testNow,  testInterrupted, testWhy};
 
 typedef struct {
     const gchar *script;
@@ -115,6 +121,8 @@ static const testCase testCases[] = {
     {"r", WAIT | EVENTS | FINISH, 0, TRUE, FALSE, "",
      "error: failed to finish job for disk vda\n", "0 "},
     {"5f", WAIT | EVENTS, 0, FALSE, FALSE, "\nCopy failed", "", ""},
+    {"5f", WAIT | EVENTS, 0, TRUE, FALSE, "\nCopy failed",
+     "error: no room\nerror: left\n", ""},
     {"5a", WAIT | EVENTS | FINISH, 0, FALSE, FALSE, "\nCopy aborted", "", ""},
     {"5^", WAIT | EVENTS, 0, FALSE, FALSE, "\nCopy aborted", "", "0 "},
     {"5^", WAIT | EVENTS | ASYNC, 0, FALSE, FALSE, "\nCopy aborted", "", "1 "},

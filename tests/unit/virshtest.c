@@ -228,13 +228,14 @@ testOptionsHelp(void)
         once, ==,
         "  NAME\n    blockcopy - x\n\n  SYNOPSIS\n    blockcopy <domain> [--xml "
         "<string>]"
-        " [--bitmap <string>] [--checkpoint <string>]\n\n  OPTIONS\n"
+        " [--bitmap <string>] [--checkpoint <string>] [--verify]\n\n  OPTIONS\n"
         "    --xml <string>   file\n"
         "    --bitmap <string>  copy only what changed since this checkpoint; needs "
         "--reuse-external\n"
         "    --checkpoint <string>  create this checkpoint, of the moment the copy "
         "stands "
-        "for\n\n\n");
+        "for\n"
+        "    --verify         compare target and disk before --finish succeeds\n\n\n");
     g_assert_cmpstr(twice, ==, once);
 }
 
@@ -278,6 +279,7 @@ testPlanRefuses(void)
          "format is 'raw', not 'qcow2'"},
     };
     g_autoptr(virCheckpointVirshOptions) incremental = NULL;
+    g_autoptr(virCheckpointVirshOptions) verified = NULL;
     g_autoptr(GError) error = NULL;
     gsize i;
 
@@ -296,6 +298,11 @@ testPlanRefuses(void)
     g_assert_null(virCheckpointVirshPlanNew(incremental, &error));
     g_assert_cmpstr(error->message, ==,
                     "Option --reuse-external is required by option --bitmap");
+    g_clear_error(&error);
+    verified = testOptions("demo|vda|x|--checkpoint|c|--verify|--wait");
+    g_assert_null(virCheckpointVirshPlanNew(verified, &error));
+    g_assert_cmpstr(error->message, ==,
+                    "Option --finish is required by option --verify");
 }
 
 static void
@@ -342,6 +349,7 @@ testPlanCall(void)
     g_autoptr(virCheckpointVirshOptions) options = testOptions(
         "demo|vda|--dest=/a'b|--blockdev|--format|qcow2|--bitmap|c1|--checkpoint|c2|"
         "--reuse-external|--shallow|--transient-job|--synchronous-writes|--finish|--"
+        "verify|--"
         "verbose|"
         "--async|--timeout|3|--granularity|65536|--buf-size|9");
     g_autoptr(virCheckpointVirshPlan) plan = virCheckpointVirshPlanNew(options, NULL);
@@ -363,7 +371,7 @@ testPlanCall(void)
                          VIR_CHECKPOINT_VIRSH_JOB_ASYNC |
                          VIR_CHECKPOINT_VIRSH_JOB_FINISH);
     g_assert_cmpuint(plan->timeoutMs, ==, 3000);
-    g_assert_cmpint(plan->nparams, ==, 5);
+    g_assert_cmpint(plan->nparams, ==, 6);
     g_assert_cmpint(virTypedParamsGetString(plan->params, plan->nparams,
                                             VIR_CHECKPOINT_BLOCK_COPY_BITMAP, &text),
                     ==, 1);

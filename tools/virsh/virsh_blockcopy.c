@@ -15,6 +15,7 @@
 #include "virsh_blockcopy.h"
 
 #include <errno.h>
+#include <libvirt/libvirt-qemu.h>
 #include <libvirt/virterror.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
+#include "checkpoint_json.h"
 #include "virsh_job.h"
 
 #define VIRSH_KEEPALIVE_INTERVAL 5
@@ -154,12 +156,34 @@ virCheckpointVirshClientStopped(gpointer opaque)
     return virCheckpointVirshInterrupted != 0;
 }
 
+static gchar *
+virCheckpointVirshClientWhy(gpointer opaque)
+{
+    virCheckpointVirshClient *client = opaque;
+    g_autoptr(virCheckpointJson) ask = virCheckpointJsonBuild(
+        "s:execute", "virtcheckpoint-job-error", "a:arguments",
+        virCheckpointJsonBuild("s:disk", client->path, NULL), NULL);
+    g_autofree gchar *text = virCheckpointJsonFormat(ask);
+    g_autoptr(virCheckpointJson) reply = NULL;
+    char *answer = NULL;
+
+    if (virDomainQemuMonitorCommand(client->dom, text, &answer, 0) < 0) {
+        virResetLastError();
+        return NULL;
+    }
+    reply = virCheckpointJsonParse(answer, -1, NULL);
+    free(answer);
+    return g_strdup(
+        virCheckpointJsonString(virCheckpointJsonPath(reply, "return.message")));
+}
+
 static const virCheckpointVirshJobOps virCheckpointVirshClientOps = {
     .info = virCheckpointVirshClientInfo,
     .abort = virCheckpointVirshClientAbort,
     .event = virCheckpointVirshClientWait,
     .now = virCheckpointVirshClientNow,
     .interrupted = virCheckpointVirshClientStopped,
+    .why = virCheckpointVirshClientWhy,
 };
 
 static gboolean

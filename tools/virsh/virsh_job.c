@@ -187,6 +187,16 @@ virCheckpointVirshJobEnd(virCheckpointVirshJob *job, virCheckpointVirshOutcome o
     return TRUE;
 }
 
+/* Events do not say it. */
+static void
+virCheckpointVirshJobWhy(const virCheckpointVirshJob *job)
+{
+    g_autofree gchar *why = job->ops->why(job->opaque);
+
+    if (why)
+        virCheckpointVirshUiError(job->ui, "%s", why);
+}
+
 gboolean
 virCheckpointVirshJobFollow(const virCheckpointVirshJobOps *ops,
                             gpointer opaque,
@@ -210,6 +220,7 @@ virCheckpointVirshJobFollow(const virCheckpointVirshJobOps *ops,
         return FALSE;
     case VIR_CHECKPOINT_VIRSH_OUTCOME_FAILED:
         virCheckpointVirshUiExtra(ui, "\nCopy failed");
+        virCheckpointVirshJobWhy(&job);
         return FALSE;
     case VIR_CHECKPOINT_VIRSH_OUTCOME_READY:
     case VIR_CHECKPOINT_VIRSH_OUTCOME_COMPLETED:

@@ -26,6 +26,8 @@ typedef struct {
     gint64 (*now)(gpointer opaque);
     /** Whether the user pressed Ctrl-C. */
     gboolean (*interrupted)(gpointer opaque);
+    /** (transfer full) (nullable): why the job failed, as far as can be told. */
+    gchar *(*why)(gpointer opaque);
 } virCheckpointVirshJobOps;
 
 typedef enum {

@@ -56,6 +56,8 @@ static const struct {
                       "needs --reuse-external"},
     OPTION(CHECKPOINT) = {"checkpoint", VIRSH_VALUE | VIRSH_OURS,
                           "create this checkpoint, of the moment the copy stands for"},
+    OPTION(VERIFY) = {"verify", VIRSH_OURS,
+                      "compare target and disk before --finish succeeds"},
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(virCheckpointVirshTable) ==
                 VIR_CHECKPOINT_VIRSH_OPTION_LAST);
@@ -233,15 +235,18 @@ virCheckpointVirshOptionsMergeOurs(GString *out, const gchar *text, gboolean inL
 
     for (i = 0; i < VIR_CHECKPOINT_VIRSH_OPTION_LAST; i++) {
         const gchar *name = virCheckpointVirshTable[i].name;
+        gboolean value = (virCheckpointVirshTable[i].flags & VIRSH_VALUE) != 0;
         g_autofree gchar *word = g_strdup_printf("--%s ", name);
+        g_autofree gchar *shown =
+            g_strdup_printf("--%s%s", name, value ? " <string>" : "");
 
         if (!(virCheckpointVirshTable[i].flags & VIRSH_OURS) || strstr(text, word))
             continue;
         if (inList)
-            g_string_append_printf(out, "\n    --%s <string>  %s", name,
+            g_string_append_printf(out, "\n    %-15s  %s", shown,
                                    virCheckpointVirshTable[i].help);
         else
-            g_string_append_printf(out, " [--%s <string>]", name);
+            g_string_append_printf(out, " [%s]", shown);
     }
 }
 

@@ -35,12 +35,13 @@ typedef enum {
     VIR_CHECKPOINT_VIRSH_OPTION_PRINT_XML,
     VIR_CHECKPOINT_VIRSH_OPTION_BITMAP,
     VIR_CHECKPOINT_VIRSH_OPTION_CHECKPOINT,
+    VIR_CHECKPOINT_VIRSH_OPTION_VERIFY,
     VIR_CHECKPOINT_VIRSH_OPTION_LAST
 } virCheckpointVirshOption;
 
 typedef struct {
     gchar *values[VIR_CHECKPOINT_VIRSH_OPTION_LAST]; /* "" for a flag, NULL: absent */
-    gboolean ours;  /* --bitmap or --checkpoint was among the words */
+    gboolean ours;  /* --bitmap, --checkpoint... was among the words */
     gboolean help;  /* --help was met first */
     gchar *message; /* what is wrong with the words, one line or more, or NULL */
 } virCheckpointVirshOptions;

@@ -195,6 +195,9 @@ virCheckpointVirshPlanCombination(const virCheckpointVirshOptions *options,
         return virCheckpointVirshPlanFail(error, waits, "async");
     if (HAS(VERBOSE) && !blocking)
         return virCheckpointVirshPlanFail(error, waits, "verbose");
+    if (HAS(VERIFY) && !HAS(FINISH))
+        return virCheckpointVirshPlanFail(
+            error, "Option --finish is required by option --verify");
     if (HAS(BITMAP) && !HAS(REUSE_EXTERNAL))
         return virCheckpointVirshPlanFail(
             error, "Option --reuse-external is required by option --bitmap");
@@ -270,7 +273,10 @@ virCheckpointVirshPlanNumbers(virCheckpointVirshPlan *plan,
                                  VALUE(CHECKPOINT)) < 0) ||
         (HAS(FINISH) &&
          virTypedParamsAddBoolean(&plan->params, &plan->nparams, &max,
-                                  VIR_CHECKPOINT_BLOCK_COPY_FINISH, TRUE) < 0))
+                                  VIR_CHECKPOINT_BLOCK_COPY_FINISH, TRUE) < 0) ||
+        (HAS(VERIFY) &&
+         virTypedParamsAddBoolean(&plan->params, &plan->nparams, &max,
+                                  VIR_CHECKPOINT_BLOCK_COPY_VERIFY, TRUE) < 0))
         return virCheckpointVirshPlanFail(error, "%s", virGetLastErrorMessage());
     return TRUE;
 }
