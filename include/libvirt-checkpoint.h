@@ -56,4 +56,24 @@
  */
 #define VIR_CHECKPOINT_BLOCK_COPY_VERIFY "verify"
 
+/**
+ * VIR_CHECKPOINT_BLOCK_COPY_PIVOT:
+ * virDomainBlockCopy typed parameter, VIR_TYPED_PARAM_BOOLEAN.
+ *
+ * The caller will pivot.  When true, a target onto which the guest could not move
+ * without its checkpoints is refused here and not at the pivot.
+ */
+#define VIR_CHECKPOINT_BLOCK_COPY_PIVOT "pivot"
+
+/**
+ * VIR_CHECKPOINT_BLOCK_COPY_END_CHECKPOINTS:
+ * virDomainBlockCopy typed parameter, VIR_TYPED_PARAM_BOOLEAN.
+ *
+ * When true the guest may be pivoted onto a target that keeps no bitmap (raw, or qcow2
+ * before version 3).  The checkpoints of the disk end there: they stay, and using them
+ * is VIR_ERR_CHECKPOINT_INCONSISTENT.  Excludes VIR_CHECKPOINT_BLOCK_COPY_CHECKPOINT
+ * and VIR_CHECKPOINT_BLOCK_COPY_FINISH.
+ */
+#define VIR_CHECKPOINT_BLOCK_COPY_END_CHECKPOINTS "end-checkpoints"
+
 #endif /* LIBVIRT_CHECKPOINT_H */

@@ -206,6 +206,8 @@ virCheckpointJobRecordFormat(const virCheckpointJobRecord *job)
         g_string_append(buf, "  <finish/>\n");
     if (job->verify)
         g_string_append(buf, "  <verify/>\n");
+    if (job->endCheckpoints)
+        g_string_append(buf, "  <endCheckpoints/>\n");
     if (job->full)
         g_string_append(buf, "  <full/>\n");
     if (job->aside)
@@ -324,6 +326,7 @@ virCheckpointJobRecordParse(const gchar *xml, GError **error)
     job->error = virCheckpointXmlString(root, "./error");
     job->finish = virCheckpointXmlNode(root, "./finish") != NULL;
     job->verify = virCheckpointXmlNode(root, "./verify") != NULL;
+    job->endCheckpoints = virCheckpointXmlNode(root, "./endCheckpoints") != NULL;
     job->full = virCheckpointXmlNode(root, "./full") != NULL;
     job->aside = virCheckpointXmlNode(root, "./aside") != NULL;
     job->asideBegun = virCheckpointXmlNode(root, "./aside[@begun='yes']") != NULL;

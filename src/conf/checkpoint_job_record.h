@@ -45,9 +45,10 @@ typedef struct virCheckpointJobRecord {
         outcome;  /* decided on the way into COMMITTING or CLEANING */
     gchar *error; /* sentence for the client when outcome is FAILED */
     gint errorCode;
-    gboolean finish;     /* no mirror phase */
-    gboolean verify;     /* compare source and target before it ends well */
-    gboolean full;       /* no bitmap given: everything is copied */
+    gboolean finish;         /* no mirror phase */
+    gboolean verify;         /* compare source and target before it ends well */
+    gboolean endCheckpoints; /* a pivot may end the disk's checkpoints */
+    gboolean full;           /* no bitmap given: everything is copied */
     gchar *sinceId;      /* id of the base checkpoint's record; NULL: libvirt's own */
     gchar *since;        /* its name as given, or NULL */
     gchar *checkpointId; /* id of the checkpoint made by this job, or NULL */

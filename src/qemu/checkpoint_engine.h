@@ -226,11 +226,13 @@ typedef struct virCheckpointMirrorRequest {
     const gchar *bitmap;     /* or NULL */
     const gchar *checkpoint; /* or NULL; one of the two is given */
     gboolean finish;
-    gboolean verify;        /* with finish: compare before it ends well */
-    guint64 bandwidthBytes; /* per second; 0 unlimited */
-    guint granularity;      /* 0 default */
-    guint64 bufSize;        /* 0 default */
-    guint flags;            /* virDomainBlockCopyFlags */
+    gboolean verify; /* with finish: compare before it ends well */
+    gboolean pivot;  /* the caller will pivot: refuse now what would be refused then */
+    gboolean endCheckpoints; /* a pivot may end the disk's checkpoints */
+    guint64 bandwidthBytes;  /* per second; 0 unlimited */
+    guint granularity;       /* 0 default */
+    guint64 bufSize;         /* 0 default */
+    guint flags;             /* virDomainBlockCopyFlags */
 } virCheckpointMirrorRequest;
 
 /** Returns: (transfer full): "code" and "message" of the last copy of @disk if it

@@ -150,6 +150,16 @@ virCheckpointMirrorCopyFinish(const virCheckpointMirrorStep *step, GError **erro
     return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_COMMITTING, error);
 }
 
+void
+virCheckpointMirrorSetEndsCheckpoints(const virCheckpointJobRecord *job, GError **error)
+{
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                "destination '%s' cannot hold a bitmap, and checkpoints of disk '%s'"
+                " depend on one: finish the copy without a pivot, delete them, or start"
+                " it with parameter 'end-checkpoints'",
+                job->destPath, job->target);
+}
+
 /* A target that cannot hold a bitmap would end tracking for all checkpoints. */
 static gboolean
 virCheckpointMirrorMayPivot(const virCheckpointMirrorStep *step, GError **error)
@@ -172,13 +182,15 @@ virCheckpointMirrorMayPivot(const virCheckpointMirrorStep *step, GError **error)
     }
     if (!old && g_str_equal(mirror->job->destFormat, "qcow2"))
         return TRUE;
+    if (mirror->job->endCheckpoints) {
+        g_info("domain '%s', disk '%s': its checkpoints end with the pivot to '%s'",
+               step->view->name, mirror->target, mirror->destPath);
+        return TRUE;
+    }
     if (!mirror->job->checkpoint &&
         !virCheckpointTreeNewest(segments->records, mirror->target))
         return TRUE;
-    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
-                "destination '%s' cannot hold a bitmap, and checkpoints of disk '%s'"
-                " depend on one: finish the copy without a pivot or delete them",
-                mirror->destPath, mirror->target);
+    virCheckpointMirrorSetEndsCheckpoints(mirror->job, error);
     return FALSE;
 }
 

@@ -37,6 +37,12 @@ virCheckpointMirrorRequestCheckFlags(const virCheckpointMirrorRequest *request,
     if (request->verify && !request->finish)
         why = "parameter 'verify' requires 'finish': a source that goes on changing"
               " cannot be compared";
+    else if (request->finish && (request->pivot || request->endCheckpoints))
+        why =
+            "parameter 'finish' cannot be combined with 'pivot' and 'end-checkpoints':"
+            " there is no mirror phase";
+    else if (request->checkpoint && request->endCheckpoints)
+        why = "parameter 'end-checkpoints' cannot be combined with 'checkpoint'";
     else if (request->bitmap && !(request->flags & VIR_DOMAIN_BLOCK_COPY_REUSE_EXT))
         why = "parameter 'bitmap' requires flag VIR_DOMAIN_BLOCK_COPY_REUSE_EXT: the"
               " destination must exist and hold the disk as of that checkpoint";

@@ -262,6 +262,25 @@ virCheckpointMirrorIsBlock(const gchar *path)
 }
 
 gboolean
+virCheckpointMirrorTargetKeepsBitmaps(const gchar *path,
+                                      const gchar *format,
+                                      gboolean *keeps,
+                                      GError **error)
+{
+    g_autoptr(virCheckpointJson) info = NULL;
+
+    *keeps = FALSE;
+    if (!g_str_equal(format, "qcow2"))
+        return TRUE;
+    if (!(info = virCheckpointMirrorImageInfo(path, format, error)))
+        return FALSE;
+    *keeps = g_strcmp0(virCheckpointJsonString(
+                           virCheckpointJsonPath(info, "format-specific.data.compat")),
+                       "0.10") != 0;
+    return TRUE;
+}
+
+gboolean
 virCheckpointMirrorTargetMayCreate(const gchar *path, const gchar *disk, GError **error)
 {
     struct stat st;

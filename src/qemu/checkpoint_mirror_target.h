@@ -48,6 +48,13 @@ virCheckpointMirrorTargetMayUse(const gchar *path, GPtrArray *images, GError **e
 gboolean
 virCheckpointMirrorIsBlock(const gchar *path);
 
+/** *@keeps: a disk in an image at @path can have persistent bitmaps. */
+gboolean
+virCheckpointMirrorTargetKeepsBitmaps(const gchar *path,
+                                      const gchar *format,
+                                      gboolean *keeps,
+                                      GError **error);
+
 /** FALSE, as stock blockcopy, if something is at @path already. */
 gboolean
 virCheckpointMirrorTargetMayCreate(const gchar *path,

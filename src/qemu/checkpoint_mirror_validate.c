@@ -263,6 +263,26 @@ virCheckpointMirrorCheckTarget(virCheckpointSegments *segments,
     return *targetFd >= 0;
 }
 
+/* A caller that will pivot hears now that it could not.  There is a checkpoint by then:
+ * the base, or the one that the job makes. */
+static gboolean
+virCheckpointMirrorCheckPivot(const virCheckpointJobRecord *job,
+                              int targetFd,
+                              GError **error)
+{
+    gboolean keeps = g_str_equal(job->destFormat, "qcow2");
+
+    if (job->endCheckpoints)
+        return TRUE;
+    if (targetFd >= 0 && !virCheckpointMirrorTargetKeepsBitmaps(
+                             job->destPath, job->destFormat, &keeps, error))
+        return FALSE;
+    if (keeps)
+        return TRUE;
+    virCheckpointMirrorSetEndsCheckpoints(job, error);
+    return FALSE;
+}
+
 static virCheckpointJobRecord *
 virCheckpointMirrorNewRecord(virCheckpointOperation *operation,
                              const virCheckpointMirrorRequest *request,
@@ -277,6 +297,7 @@ virCheckpointMirrorNewRecord(virCheckpointOperation *operation,
     job->target = g_strdup(disk->target);
     job->finish = request->finish;
     job->verify = request->verify;
+    job->endCheckpoints = request->endCheckpoints;
     job->full = request->bitmap == NULL;
     job->sinceId = base ? g_strdup(base->id) : NULL;
     job->since = g_strdup(request->bitmap);
@@ -337,6 +358,8 @@ virCheckpointMirrorPlan(virCheckpointOperation *operation,
                     job->destPath);
         return NULL;
     }
+    if (request->pivot && !virCheckpointMirrorCheckPivot(job, *targetFd, error))
+        return NULL;
     virCheckpointMirrorResumePlan(operation->store, job, *targetFd);
     return g_steal_pointer(&job);
 }

@@ -254,6 +254,11 @@ virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
                              GError **error);
 
 /* checkpoint_mirror_live.c: libvirt's own copy of the overlay, and the pivot */
+
+/** The error of a pivot that would end the disk's checkpoints. */
+void
+virCheckpointMirrorSetEndsCheckpoints(const virCheckpointJobRecord *job,
+                                      GError **error);
 virCheckpointMirrorResult
 virCheckpointMirrorLive(const virCheckpointMirrorStep *step, GError **error);
 virCheckpointMirrorResult

@@ -32,7 +32,9 @@ virCheckpointDispatchOwnParam(const gchar *field)
     return g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_BITMAP) ||
            g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_CHECKPOINT) ||
            g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_FINISH) ||
-           g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_VERIFY);
+           g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_VERIFY) ||
+           g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_PIVOT) ||
+           g_str_equal(field, VIR_CHECKPOINT_BLOCK_COPY_END_CHECKPOINTS);
 }
 
 gboolean
@@ -96,6 +98,8 @@ virCheckpointDispatchCopyParam(const virCheckpointProtoParam *param,
     } booleans[] = {
         {VIR_CHECKPOINT_BLOCK_COPY_FINISH, &request->finish},
         {VIR_CHECKPOINT_BLOCK_COPY_VERIFY, &request->verify},
+        {VIR_CHECKPOINT_BLOCK_COPY_PIVOT, &request->pivot},
+        {VIR_CHECKPOINT_BLOCK_COPY_END_CHECKPOINTS, &request->endCheckpoints},
     };
     const gchar *field = param->field;
     const gchar **text = NULL;

@@ -151,63 +151,6 @@ def test_live_mirror_stopped_when_ready(host):
         raise Failure(f'more events than a copy has: {scene.events.seen()}')
 
 
-def pivot(scene, path, target='vda', **params):
-    """A mirror to its READY, and the pivot."""
-    jobs.start_copy(scene.dom, target, path, **params)
-    jobs.wait_ready(scene.events, target)
-    scene.dom.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
-    jobs.wait_end(scene.events, scene.dom, target)
-    scene.vm.disks[target].path = path
-
-
-@sample
-def test_pivots_back_and_forth(host):
-    """Increments stay right over pivots, also between two images in turn."""
-    scene = Scene(host)
-    vm = scene.vm
-    first, second = vm.disks['vda'].path, scene.path('second.qcow2')
-    replica = scene.path('replica.qcow2')
-    vm.write(0, 4 * MIB, 0x61)
-    scene.copy(replica, checkpoint='c0')
-    scene.copy(second, checkpoint='c1')
-    for turn in range(4):
-        vm.write((turn + 1) * MIB, MIB, 0x70 + turn)
-        target = second if turn % 2 == 0 else first
-        pivot(scene, target, bitmap='c1', checkpoint=f'p{turn}')
-        scene.settled()
-        vm.write(20 * MIB + turn * 512, 512, 0x80 + turn)
-        vm.verify()
-        scene.copy(replica, bitmap='c0')
-        images.expect_content(replica, vm.disks['vda'].model, f'replica {turn}')
-        scene.settled()
-    vm.restart()
-    vm.verify()
-    scene.copy(replica, bitmap='c0', checkpoint='c2')
-    images.expect_content(replica, vm.disks['vda'].model, 'after a restart')
-    scene.settled()
-
-
-def test_pivot_to_a_target_without_bitmaps(host):
-    """A pivot that would end tracking is refused; the job stays ready."""
-    scene = Scene(host)
-    path = scene.path('replica.raw', fmt='raw')
-    jobs.start_copy(scene.dom, 'vda', path, checkpoint='c1', fmt='raw')
-    jobs.wait_ready(scene.events, 'vda')
-    for _ in range(2):
-        try:
-            scene.dom.blockJobAbort('vda', libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
-            raise Failure('the pivot was not refused')
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
-                raise
-    if not scene.dom.blockJobInfo('vda', 0):
-        raise Failure('the job is gone')
-    scene.dom.blockJobAbort('vda', 0)
-    scene.events.wait('vda', 'canceled')
-    images.expect_content(path, scene.vm.disks['vda'].model, fmt='raw')
-    scene.settled()
-
-
 def slow_bulk(scene, path, **params):
     """A copy whose bulk pass takes long; returns when it copies."""
     jobs.start_copy(scene.dom, 'vda', path, bandwidth=MIB, **params)

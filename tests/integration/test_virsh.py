@@ -232,10 +232,12 @@ def test_help_shows_the_new_options(host):
                   ('blockcopy', 'a', '--bitmap', 'b', '--help'), ('help blockcopy',)):
         done = run(*words)
         expect(done, 0, None, '')
-        added = ' [--bitmap <string>] [--checkpoint <string>] [--verify]'
+        added = ' [--bitmap <string>] [--checkpoint <string>] [--verify]' \
+            ' [--end-checkpoints]'
         assert f'[--print-xml]{added}\n' in done.stdout
         ours = [line for line in done.stdout.splitlines() if not line.startswith(
-            ('    --bitmap <', '    --checkpoint <', '    --verify  '))]
+            ('    --bitmap <', '    --checkpoint <', '    --verify  ',
+             '    --end-checkpoints'))]
         merged = '\n'.join(ours).replace(added, '')
         assert merged + '\n' == stock, done.stdout
 

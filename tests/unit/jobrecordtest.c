@@ -25,6 +25,7 @@ testJob(void)
     job->errorCode = VIR_ERR_OPERATION_FAILED;
     job->finish = TRUE;
     job->verify = TRUE;
+    job->endCheckpoints = TRUE;
     job->full = TRUE;
     job->aside = TRUE;
     job->asideBegun = TRUE;
@@ -71,6 +72,7 @@ testJobRoundTrip(void)
     g_assert_cmpstr(back->error, ==, job->error);
     g_assert_cmpint(back->errorCode, ==, job->errorCode);
     g_assert_true(back->finish && back->verify && back->full && back->destCreated);
+    g_assert_true(back->endCheckpoints);
     g_assert_true(back->aside && back->asideBegun);
     g_assert_cmpstr(back->sinceId, ==, job->sinceId);
     g_assert_cmpstr(back->since, ==, job->since);

@@ -228,14 +228,16 @@ testOptionsHelp(void)
         once, ==,
         "  NAME\n    blockcopy - x\n\n  SYNOPSIS\n    blockcopy <domain> [--xml "
         "<string>]"
-        " [--bitmap <string>] [--checkpoint <string>] [--verify]\n\n  OPTIONS\n"
+        " [--bitmap <string>] [--checkpoint <string>] [--verify] "
+        "[--end-checkpoints]\n\n  OPTIONS\n"
         "    --xml <string>   file\n"
         "    --bitmap <string>  copy only what changed since this checkpoint; needs "
         "--reuse-external\n"
         "    --checkpoint <string>  create this checkpoint, of the moment the copy "
         "stands "
         "for\n"
-        "    --verify         compare target and disk before --finish succeeds\n\n\n");
+        "    --verify         compare target and disk before --finish succeeds\n"
+        "    --end-checkpoints  --pivot may move to a target without bitmaps\n\n\n");
     g_assert_cmpstr(twice, ==, once);
 }
 
@@ -276,7 +278,7 @@ testPlanRefuses(void)
         {"--dest|x|--bandwidth|-5", "bandwidth must be less than 17592186044415"},
         {"--dest|x|--raw|--pivot",
          "--pivot needs a target that keeps the checkpoints: its "
-         "format is 'raw', not 'qcow2'"},
+         "format is 'raw', not 'qcow2'; --end-checkpoints lets them end there"},
     };
     g_autoptr(virCheckpointVirshOptions) incremental = NULL;
     g_autoptr(virCheckpointVirshOptions) verified = NULL;

@@ -58,6 +58,8 @@ static const struct {
                           "create this checkpoint, of the moment the copy stands for"},
     OPTION(VERIFY) = {"verify", VIRSH_OURS,
                       "compare target and disk before --finish succeeds"},
+    OPTION(END_CHECKPOINTS) = {"end-checkpoints", VIRSH_OURS,
+                               "--pivot may move to a target without bitmaps"},
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(virCheckpointVirshTable) ==
                 VIR_CHECKPOINT_VIRSH_OPTION_LAST);

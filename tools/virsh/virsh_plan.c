@@ -227,6 +227,7 @@ virCheckpointVirshPlanFlags(virCheckpointVirshPlan *plan,
     if (HAS(FINISH))
         plan->jobFlags |= VIR_CHECKPOINT_VIRSH_JOB_FINISH;
     plan->printXml = HAS(PRINT_XML);
+    plan->endCheckpoints = HAS(END_CHECKPOINTS);
 }
 
 static gboolean
@@ -276,7 +277,13 @@ virCheckpointVirshPlanNumbers(virCheckpointVirshPlan *plan,
                                   VIR_CHECKPOINT_BLOCK_COPY_FINISH, TRUE) < 0) ||
         (HAS(VERIFY) &&
          virTypedParamsAddBoolean(&plan->params, &plan->nparams, &max,
-                                  VIR_CHECKPOINT_BLOCK_COPY_VERIFY, TRUE) < 0))
+                                  VIR_CHECKPOINT_BLOCK_COPY_VERIFY, TRUE) < 0) ||
+        (HAS(PIVOT) &&
+         virTypedParamsAddBoolean(&plan->params, &plan->nparams, &max,
+                                  VIR_CHECKPOINT_BLOCK_COPY_PIVOT, TRUE) < 0) ||
+        (HAS(END_CHECKPOINTS) &&
+         virTypedParamsAddBoolean(&plan->params, &plan->nparams, &max,
+                                  VIR_CHECKPOINT_BLOCK_COPY_END_CHECKPOINTS, TRUE) < 0))
         return virCheckpointVirshPlanFail(error, "%s", virGetLastErrorMessage());
     return TRUE;
 }
@@ -288,11 +295,11 @@ virCheckpointVirshPlanFormat(const virCheckpointVirshPlan *plan,
                              GError **error)
 {
     if ((plan->jobFlags & VIR_CHECKPOINT_VIRSH_JOB_PIVOT) && format &&
-        !g_str_equal(format, "qcow2"))
+        !plan->endCheckpoints && !g_str_equal(format, "qcow2"))
         return virCheckpointVirshPlanFail(
             error,
             "--pivot needs a target that keeps the checkpoints: its format is '%s', "
-            "not 'qcow2'",
+            "not 'qcow2'; --end-checkpoints lets them end there",
             format);
     return TRUE;
 }

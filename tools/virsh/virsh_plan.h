@@ -19,7 +19,8 @@ typedef struct {
     const gchar *xmlFile; /* borrowed: --xml, or NULL */
     gchar *xml;           /* built from --dest, or NULL */
     gboolean printXml;
-    guint flags; /* virDomainBlockCopyFlags */
+    gboolean endCheckpoints; /* the target may lose them */
+    guint flags;             /* virDomainBlockCopyFlags */
     virTypedParameterPtr params;
     int nparams;
     guint jobFlags; /* virCheckpointVirshJobFlags */
