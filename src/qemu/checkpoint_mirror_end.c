@@ -355,6 +355,17 @@ virCheckpointMirrorSettleSegments(const virCheckpointMirrorStep *step)
                   step->mirror->target, error ? error->message : "bitmaps stay");
 }
 
+/* What nobody names waits for the last job: settling leaves it alone until then. */
+static void
+virCheckpointMirrorCollect(const virCheckpointMirrorStep *step)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) jobs = virCheckpointStoreListJobs(step->store, &error);
+
+    if (!jobs || (jobs->len == 0 && !virCheckpointStoreCollect(step->store, &error)))
+        g_warning("domain %s: %s", step->mirror->uuid, error->message);
+}
+
 virCheckpointMirrorResult
 virCheckpointMirrorClean(const virCheckpointMirrorStep *step, GError **error)
 {
@@ -389,5 +400,6 @@ virCheckpointMirrorClean(const virCheckpointMirrorStep *step, GError **error)
     if (!virCheckpointFaultPoint("mirror/before-forget", error) ||
         !virCheckpointStoreRemoveJob(step->store, job->id, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
+    virCheckpointMirrorCollect(step);
     return VIR_CHECKPOINT_MIRROR_OVER;
 }

@@ -309,6 +309,24 @@ virCheckpointMirrorPivotUndone(const virCheckpointMirrorStep *step,
     return VIR_CHECKPOINT_MIRROR_WAIT;
 }
 
+/*
+ * Libvirt refused before it began, such as for a guest that was ended just now: nobody
+ * may take the definition for a sign that the guest was on the target.
+ */
+static void
+virCheckpointMirrorPivotRefused(const virCheckpointMirrorStep *step, const GError *why)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+    g_autoptr(GError) error = NULL;
+
+    if (virCheckpointErrorCode(why) != VIR_ERR_OPERATION_INVALID)
+        return;
+    if (!virCheckpointMirrorFixConfig(step, mirror->destPath, mirror->overlayPath,
+                                      "qcow2", &error))
+        g_warning("domain %s, disk '%s': %s", mirror->uuid, mirror->target,
+                  error->message);
+}
+
 virCheckpointMirrorResult
 virCheckpointMirrorPivot(const virCheckpointMirrorStep *step, GError **error)
 {
@@ -327,8 +345,10 @@ virCheckpointMirrorPivot(const virCheckpointMirrorStep *step, GError **error)
         mirror->innerRan = TRUE;
         virCheckpointMirrorExpectEnd(mirror);
         if (virDomainBlockJobAbort(step->view->domain, mirror->target,
-                                   VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT) < 0)
+                                   VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT) < 0) {
             virCheckpointDomainSetError(&why);
+            virCheckpointMirrorPivotRefused(step, why);
+        }
     }
     if (!virCheckpointFaultPoint("mirror/after-pivot", error) ||
         !virCheckpointMirrorLook(step, &where, error) ||

@@ -29,6 +29,7 @@
 #include "checkpoint_file.h"
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_process.h"
+#include "checkpoint_segmentspriv.h"
 
 static gboolean
 virCheckpointMirrorWrittenLater(const gchar *path, const gchar *than)
@@ -95,6 +96,37 @@ virCheckpointMirrorFindBitmap(const gchar *path,
         }
     }
     return TRUE;
+}
+
+/* The name of the bitmap that records on the disk; NULL if none has to. */
+static gchar *
+virCheckpointMirrorActive(const virCheckpointMirrorStep *step)
+{
+    g_autoptr(GPtrArray) records = virCheckpointStoreList(step->store, NULL);
+    const virCheckpointRecord *newest =
+        records ? virCheckpointTreeNewest(records, step->mirror->target) : NULL;
+
+    return newest ? g_strdup(virCheckpointSegmentActive(
+                        virCheckpointRecordSegment(newest, step->mirror->target)))
+                  : NULL;
+}
+
+gboolean
+virCheckpointMirrorOverlayLeft(const virCheckpointMirrorStep *step)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+    g_autofree gchar *name = virCheckpointMirrorActive(step);
+    g_autoptr(GError) error = NULL;
+    gboolean present = FALSE;
+    gboolean good = FALSE;
+
+    if (!name || !g_file_test(mirror->overlayPath, G_FILE_TEST_EXISTS))
+        return TRUE;
+    if (!virCheckpointMirrorFindBitmap(mirror->overlayPath, name, &present, &good,
+                                       &error))
+        g_warning("domain %s, disk '%s': %s", mirror->uuid, mirror->target,
+                  error->message);
+    return present && good;
 }
 
 static gboolean

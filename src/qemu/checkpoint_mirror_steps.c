@@ -332,10 +332,9 @@ static const virCheckpointMirrorStepFunc virCheckpointMirrorSteps[] = {
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(virCheckpointMirrorSteps) == VIR_CHECKPOINT_JOB_LAST);
 
-/* Was the guest on the target when it ended?  Its definition was changed right before
- * the pivot. */
+/* Its definition names the target, as it does from right before the pivot on. */
 static gboolean
-virCheckpointMirrorPivotHappened(const virCheckpointMirrorStep *step)
+virCheckpointMirrorNamesTarget(const virCheckpointMirrorStep *step)
 {
     const virCheckpointMirror *mirror = step->mirror;
 
@@ -351,13 +350,21 @@ virCheckpointMirrorGuestGone(const virCheckpointMirrorStep *step)
     g_autoptr(GError) why = NULL;
     g_autoptr(GError) error = NULL;
 
-    if (virCheckpointMirrorPivotHappened(step)) {
+    if (virCheckpointMirrorNamesTarget(step) && virCheckpointMirrorOverlayLeft(step)) {
         mirror->pivoted = TRUE;
         virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_COMPLETED, NULL);
         if (virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_CLEANING, &error))
             return VIR_CHECKPOINT_MIRROR_MOVED;
         g_warning("domain %s, disk '%s': %s", mirror->uuid, mirror->target,
                   error->message);
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    }
+    if (virCheckpointMirrorNamesTarget(step) &&
+        (!virCheckpointMirrorFixConfig(step, mirror->destPath, mirror->overlayPath,
+                                       "qcow2", &error) ||
+         !virCheckpointDomainViewRefresh(step->view, &error) || step->view->running)) {
+        g_warning("domain %s, disk '%s': %s", mirror->uuid, mirror->target,
+                  error ? error->message : "the domain was started");
         return VIR_CHECKPOINT_MIRROR_RETRY;
     }
     g_set_error_literal(&why, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,

@@ -383,6 +383,13 @@ virCheckpointMirrorAsideJudge(virConnectPtr conn,
 /* checkpoint_mirror_offline.c */
 virCheckpointMirrorResult
 virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **error);
+/**
+ * The domain is off, it was to be pivoted, and its definition names the target: FALSE
+ * if the overlay was open to the end, as its bitmap tells that was not stored. Then the
+ * target may lack what QEMU had in its caches.
+ */
+gboolean
+virCheckpointMirrorOverlayLeft(const virCheckpointMirrorStep *step);
 
 /* checkpoint_mirror_repair.c: what a libvirtd that died left */
 

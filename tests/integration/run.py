@@ -19,13 +19,16 @@ def main():
     parser.add_argument('--seed', type=int, help='of the random sequences')
     parser.add_argument('--only', metavar='PATTERN', help='tests whose name contains it')
     parser.add_argument('--jobs', type=int, default=2, help='files at a time')
+    parser.add_argument('--hours', type=float, default=0, help='of test_killed_for_hours, '
+                        'with --all')
     parser.add_argument('--sample', action='store_true', help='the tests marked @sample')
     parser.add_argument('--build', metavar='FOLDER', help='our programs come from this '
                         'build; what its sanitizers find fails the test')
     parser.add_argument('--worker', metavar='FILE', help=argparse.SUPPRESS)
     parser.add_argument('--names', default='', help=argparse.SUPPRESS)
     args = parser.parse_args()
-    options = runner.Options(args.all, args.seed, args.only, args.jobs, args.sample)
+    options = runner.Options(args.all, args.seed, args.only, args.jobs, args.sample,
+                             args.hours)
     if args.worker:
         runner.worker(args.worker, args.names.split(','), options)
     if args.build:

@@ -326,10 +326,10 @@ def push_with_checkpoint(oracle):
 @limit(900)
 def test_daemon_dies_at_every_step_of_a_pull(host):
     """No window is skipped and nothing stays, wherever our daemon is killed."""
-    assert BackupSweep(host, swept, pull_with_checkpoint).run(1.0 if host.all else 0.1)
+    assert BackupSweep(host, swept, pull_with_checkpoint).run(1.0 if host.all else 0.05)
 
 
 @limit(900)
 def test_daemon_dies_at_every_step_of_a_push(host):
     """The same of a push backup, until its end is concluded."""
-    assert BackupSweep(host, swept, push_with_checkpoint).run(1.0 if host.all else 0.1)
+    assert BackupSweep(host, swept, push_with_checkpoint).run(1.0 if host.all else 0.05)

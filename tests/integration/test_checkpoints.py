@@ -327,7 +327,7 @@ def test_random_sequence(host):
 def sweep(host, act, before=3):
     def setup(oracle):
         chain(oracle, before)
-    stopped = Sweep(host, setup, act).run(1.0 if host.all else 0.12)
+    stopped = Sweep(host, setup, act).run(1.0 if host.all else 0.06)
     assert stopped
 
 

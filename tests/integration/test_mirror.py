@@ -619,13 +619,13 @@ def sweep_copy(host, finish, share):
 @limit(300)
 def test_daemon_stopped_somewhere_in_a_finish(host):
     """Stopped at some points of an incremental finish, the next daemon settles it."""
-    sweep_copy(host, True, 0.12)
+    sweep_copy(host, True, 0.06)
 
 
 @limit(300)
 def test_daemon_stopped_somewhere_in_a_pivot(host):
     """The same for a live mirror that pivots."""
-    sweep_copy(host, False, 0.08)
+    sweep_copy(host, False, 0.04)
 
 
 @slow

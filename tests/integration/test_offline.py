@@ -443,7 +443,7 @@ def sweep(host, act, before=2):
     def act_off(oracle):
         oracle.stop_guest()
         act(oracle)
-    assert Sweep(host, setup, act_off, DISKS).run(1.0 if host.all else 0.5)
+    assert Sweep(host, setup, act_off, DISKS).run(1.0 if host.all else 0.3)
 
 
 @limit(900)

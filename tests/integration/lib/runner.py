@@ -54,9 +54,11 @@ def limit(seconds):
 
 
 class Options:
-    def __init__(self, run_all=False, seed=None, only=None, jobs=2, sample_only=False):
+    def __init__(self, run_all=False, seed=None, only=None, jobs=2, sample_only=False,
+                 hours=0.0):
         self.all = run_all
         self.sample = sample_only
+        self.hours = hours
         self.seed = seed if seed is not None else random.SystemRandom().randrange(10**6)
         self.only = only
         self.jobs = jobs
@@ -94,7 +96,7 @@ def _run_one(name, test, work, options):
     host, failure, skipped = None, None, None
     try:
         host = PrivateHost(work)
-        host.seed, host.all = options.seed, options.all
+        host.seed, host.all, host.hours = options.seed, options.all, options.hours
         sanitize.prepare(host.logs)
         host.random = random.Random(f'{options.seed} {name}')
         if not getattr(test, 'no_libvirtd', False):
@@ -197,7 +199,7 @@ class Run:
             command = [sys.executable, sys.argv[0], '--worker', path, '--seed',
                        str(self.options.seed), '--names', ','.join(todo)]
             if self.options.all:
-                command.append('--all')
+                command += ['--all', '--hours', str(self.options.hours)]
             place = session.outside(command, stdout=subprocess.PIPE,
                                     stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                                     text=True, errors='replace')

@@ -23,6 +23,7 @@ class Segment:
 class Record:
     def __init__(self, path):
         root = ElementTree.parse(path).getroot()
+        self.path = path
         self.state = root.findtext('state')
         definition = root.find('domaincheckpoint')
         self.name = definition.findtext('name')
@@ -84,6 +85,14 @@ def since(host, vm, target, name):
     """The 64 KiB clusters that the daemon knows as changed since a checkpoint."""
     with locked(host, vm):
         return _since(host, vm, target, name)
+
+
+def lost(host, vm, name):
+    """The disks of a checkpoint of which some changes since it are said to be lost."""
+    chain = records(host, vm)
+    at = [record.name for record in chain].index(name)
+    return {target for target in chain[at].segments
+            if any(target in r.segments and r.segments[target].lost for r in chain[at:])}
 
 
 def _since(host, vm, target, name):
