@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "checkpoint_error.h"
+#include "checkpoint_file.h"
 #include "checkpoint_mirror_request.h"
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
@@ -172,13 +173,17 @@ gboolean
 virCheckpointMirrorDetach(const virCheckpointMirrorStep *step, GError **error)
 {
     virCheckpointMirror *mirror = step->mirror;
-    g_autoptr(virCheckpointGraph) graph =
-        virCheckpointGraphQuery(step->view->monitor, error);
+    /* QEMU flushes as it closes its nodes and keeps to itself how that went; a
+     * descriptor that it shares would be told that all is well afterwards. */
+    VIR_CHECKPOINT_AUTOFD int fd =
+        virCheckpointMirrorTargetReopen(mirror->targetFd, mirror->destPath, error);
+    g_autoptr(virCheckpointGraph) graph = NULL;
 
-    if (!graph || !virCheckpointMirrorDeleteTarget(step, graph, error) ||
+    if (fd < 0 || !(graph = virCheckpointGraphQuery(step->view->monitor, error)) ||
+        !virCheckpointMirrorDeleteTarget(step, graph, error) ||
         !virCheckpointFaultPoint("mirror/target-sync", error))
         return FALSE;
-    return virCheckpointMirrorTargetSync(mirror->targetFd, mirror->destPath, error);
+    return virCheckpointMirrorTargetSync(fd, mirror->destPath, error);
 }
 
 /* The work bitmap is transient and the only one of its name. */

@@ -440,6 +440,17 @@ virCheckpointMirrorTargetClean(const gchar *path, const gchar *format, GError **
     return FALSE;
 }
 
+int
+virCheckpointMirrorTargetReopen(int fd, const gchar *path, GError **error)
+{
+    g_autofree gchar *same = g_strdup_printf("/proc/self/fd/%d", fd);
+    int other = open(fd < 0 ? path : same, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (other < 0)
+        virCheckpointMirrorSystemError(error, errno, path);
+    return other;
+}
+
 gboolean
 virCheckpointMirrorTargetSync(int fd, const gchar *path, GError **error)
 {

@@ -77,6 +77,15 @@ virCheckpointMirrorTargetCreate(const gchar *path,
 gboolean
 virCheckpointMirrorTargetClean(const gchar *path, const gchar *format, GError **error);
 
+/**
+ * virCheckpointMirrorTargetReopen:
+ * The file of @fd, or of @path when @fd is -1, as an open file of its own.  The kernel
+ * tells of a write that failed later once for each open file, and QEMU has @fd's.
+ * Returns: a descriptor for virCheckpointMirrorTargetSync(), or -1.
+ */
+int
+virCheckpointMirrorTargetReopen(int fd, const gchar *path, GError **error);
+
 /** fdatasync of @fd, or of @path when @fd is -1. */
 gboolean
 virCheckpointMirrorTargetSync(int fd, const gchar *path, GError **error);

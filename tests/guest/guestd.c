@@ -32,6 +32,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PORT "/dev/ttyS0"
@@ -47,6 +48,7 @@ typedef struct Load {
     volatile int failed;       /* errno */
     volatile uint64_t done;    /* last record whose write returned */
     volatile uint64_t flushed; /* last record that an fsync covered */
+    volatile uint64_t slowest; /* microseconds of the longest write since last asked */
     int isFile;
     char path[256]; /* of the device or the folder */
     uint64_t offset;
@@ -219,6 +221,15 @@ flushDevice(const char *device)
     return err;
 }
 
+static uint64_t
+nowUsec(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 static void *
 writerThread(void *data)
 {
@@ -229,11 +240,15 @@ writerThread(void *data)
     load->failed = fd < 0 ? errno : 0;
     for (uint64_t n = load->first; !load->failed && !load->stop; n++) {
         uint64_t index = mix(load->seed + n) % load->blocks;
+        uint64_t began;
 
         fillRecord(buffer, index, n);
+        began = nowUsec();
         load->failed = writeAll(fd, buffer, BLOCK, load->offset + index * BLOCK);
         if (load->failed)
             break;
+        if (nowUsec() - began > load->slowest)
+            load->slowest = nowUsec() - began;
         load->done = n;
         if (load->flushEvery && n % load->flushEvery == 0) {
             if (fsync(fd) < 0)
@@ -376,6 +391,16 @@ reportLoad(const char *id, const char *which, int stop)
                (unsigned long long)load->flushed);
 }
 
+static void
+reportSlowest(const char *id, const char *which)
+{
+    Load *load = &loads[number(which) % MAX_LOADS];
+    uint64_t slowest = load->slowest;
+
+    load->slowest = 0;
+    answer(id, 1, "%llu", (unsigned long long)slowest);
+}
+
 static int
 deviceSize(const char *device, uint64_t *size)
 {
@@ -428,6 +453,10 @@ runCommand(const char *id, int argc, char **argv)
     }
     if (argc == 2 && strcmp(argv[0], "status") == 0) {
         reportLoad(id, argv[1], 0);
+        return;
+    }
+    if (argc == 2 && strcmp(argv[0], "slowest") == 0) {
+        reportSlowest(id, argv[1]);
         return;
     }
     if (argc == 2 && strcmp(argv[0], "stop") == 0) {

@@ -301,6 +301,10 @@ class Guest(VM):
         done, flushed = self.command('status', number)
         return int(done), int(flushed)
 
+    def slowest_write(self, number=0):
+        """Seconds that the writer's longest write took since this was last asked."""
+        return int(self.command('slowest', number)[0]) / 1e6
+
     def stop_load(self, number=0):
         done, flushed = self.command('stop', number)
         return int(done), int(flushed)
