@@ -310,6 +310,24 @@ virCheckpointMirrorPivotUndone(const virCheckpointMirrorStep *step,
 }
 
 /*
+ * A pivot takes along what records on O and nothing else: bits that a checkpoint froze
+ * there must be in sidecars.  They are, unless libvirt was away for a moment just then.
+ */
+static gboolean
+virCheckpointMirrorPivotPark(const virCheckpointMirrorStep *step, GError **error)
+{
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsNew(step->store, step->view, error);
+
+    if (!segments || !virCheckpointSegmentsEnsure(segments, error) ||
+        !virCheckpointSegmentsPark(segments, step->mirror->target, error)) {
+        g_prefix_error(error, "before the pivot: ");
+        return FALSE;
+    }
+    return virCheckpointFaultPoint("mirror/pivot-parked", error);
+}
+
+/*
  * Libvirt refused before it began, such as for a guest that was ended just now: nobody
  * may take the definition for a sign that the guest was on the target.
  */
@@ -338,7 +356,7 @@ virCheckpointMirrorPivot(const virCheckpointMirrorStep *step, GError **error)
         virCheckpointMirrorGetWish(mirror) == VIR_CHECKPOINT_MIRROR_WISH_PIVOT;
 
     /* The configuration first: a libvirtd that dies in its pivot leaves it as it is. */
-    if (mayPivot &&
+    if (mayPivot && virCheckpointMirrorPivotPark(step, &why) &&
         virCheckpointMirrorFixConfig(step, mirror->overlayPath, mirror->destPath,
                                      mirror->job->destFormat, &why) &&
         virCheckpointFaultPoint("mirror/before-pivot", &why)) {
