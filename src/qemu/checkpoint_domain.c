@@ -204,6 +204,20 @@ virCheckpointDomainViewRefresh(virCheckpointDomainView *view, GError **error)
     return TRUE;
 }
 
+gboolean
+virCheckpointDomainViewIsStill(virCheckpointDomainView *view, GError **error)
+{
+    int state = VIR_DOMAIN_NOSTATE;
+    int reason = 0;
+
+    if (!view->running || virDomainGetState(view->domain, &state, &reason, 0) < 0 ||
+        state != VIR_DOMAIN_PAUSED || reason != VIR_DOMAIN_PAUSED_MIGRATION)
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                "domain '%s' is being migrated", view->name);
+    return FALSE;
+}
+
 virCheckpointDomainView *
 virCheckpointDomainViewNew(virConnectPtr conn, const gchar *uuid, GError **error)
 {

@@ -69,6 +69,11 @@ typedef struct virCheckpointDomainView {
 /** Looks the domain up on @conn. VIR_ERR_NO_DOMAIN if there is none. */
 virCheckpointDomainView *
 virCheckpointDomainViewNew(virConnectPtr conn, const gchar *uuid, GError **error);
+/** FALSE with VIR_ERR_OPERATION_INVALID while the domain goes to another host: QEMU has
+ * given its images up and shows none of their bitmaps.  (On the other host libvirt lets
+ * nobody to the monitor before QEMU has them.) */
+gboolean
+virCheckpointDomainViewIsStill(virCheckpointDomainView *view, GError **error);
 /** Reads XML and disks again (after a snapshot or pivot); ends a storage daemon. */
 gboolean
 virCheckpointDomainViewRefresh(virCheckpointDomainView *view, GError **error);

@@ -144,6 +144,13 @@ virCheckpointEngineSettleTask(virCheckpointEngine *engine, gpointer data)
         g_warning("domain %s is not settled: %s", (const gchar *)data, error->message);
 }
 
+static void
+virCheckpointEngineMigratedTask(virCheckpointEngine *engine, gpointer data)
+{
+    if (!virCheckpointEngineStopping(engine))
+        virCheckpointLeavingMigrated(engine, data);
+}
+
 /* Every domain that has a folder is settled, in the background. */
 static void
 virCheckpointEngineSettleAll(virCheckpointEngine *engine)
@@ -192,7 +199,14 @@ virCheckpointEngineLifecycle(
     virCheckpointMirrorDomainEvent(engine, uuid, event, detail);
     if (event == VIR_DOMAIN_EVENT_RESUMED)
         virCheckpointEngineResumed(engine, uuid);
+    if (event == VIR_DOMAIN_EVENT_STOPPED &&
+        detail == VIR_DOMAIN_EVENT_STOPPED_MIGRATED &&
+        virCheckpointEngineTracks(engine, uuid))
+        virCheckpointEngineSpawn(engine, virCheckpointEngineMigratedTask,
+                                 g_strdup(uuid), g_free);
     if (event == VIR_DOMAIN_EVENT_STARTED ||
+        (event == VIR_DOMAIN_EVENT_RESUMED &&
+         detail == VIR_DOMAIN_EVENT_RESUMED_MIGRATED) ||
         ((event == VIR_DOMAIN_EVENT_STOPPED || event == VIR_DOMAIN_EVENT_UNDEFINED) &&
          virCheckpointLeavingIsMarked(engine, uuid)))
         virCheckpointEngineSpawn(engine, virCheckpointEngineSettleTask, g_strdup(uuid),

@@ -133,12 +133,18 @@ virCheckpointEngineIsElsewhere(virCheckpointEngine *engine, const gchar *uuid);
  * all metadata and sidecars.  Nothing is done to a domain that libvirt knows. */
 gboolean
 virCheckpointEngineDrop(virCheckpointEngine *engine, const gchar *uuid, GError **error);
-/** Settles whatever an earlier operation left; returns when the domain may be used
- * (started). Success if nothing is known of it. */
+/** Settles whatever an earlier operation left.  Success if nothing is known of the
+ * domain, or if it went to another host: then nothing is done. */
 gboolean
 virCheckpointEngineSettle(virCheckpointEngine *engine,
                           const gchar *uuid,
                           GError **error);
+
+/** The same before the domain starts here, wherever it was. */
+gboolean
+virCheckpointEngineSettleHere(virCheckpointEngine *engine,
+                              const gchar *uuid,
+                              GError **error);
 
 /** FALSE with VIR_ERR_OPERATION_INVALID while a copy of the domain, which is off, needs
  * its disks as they are.  Does not block. */

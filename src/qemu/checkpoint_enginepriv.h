@@ -146,6 +146,7 @@ typedef struct virCheckpointOperation {
 
 typedef enum {
     VIR_CHECKPOINT_OPERATION_NO_SETTLE = 1 << 0, /* take the domain as it is */
+    VIR_CHECKPOINT_OPERATION_AWAY = 1 << 2,      /* also when it is on another host */
     VIR_CHECKPOINT_OPERATION_RUNNING =
         1 << 1, /* else VIR_ERR_OPERATION_INVALID "domain is not running" */
 } virCheckpointOperationFlags;

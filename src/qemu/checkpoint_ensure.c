@@ -67,6 +67,8 @@ virCheckpointEnsureLookAgain(virCheckpointSegments *segments,
 {
     guint waitedMs;
 
+    if (!virCheckpointDomainViewIsStill(segments->view, error))
+        return FALSE;
     for (waitedMs = 0; waitedMs < CONFIRM_MS; waitedMs += CONFIRM_STEP_MS) {
         virDomainBlockJobInfo info;
 

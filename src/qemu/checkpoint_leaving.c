@@ -21,17 +21,23 @@
 #include "config.h"
 
 #include <libvirt/virterror.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
 #include "checkpoint_file.h"
 #include "checkpoint_leave.h"
 #include "checkpoint_leaving.h"
+#include "checkpoint_offline.h"
 #include "checkpoint_segmentspriv.h"
 #include "checkpoint_xml.h"
 
 #define MARK VIR_CHECKPOINT_STORE_LEAVING
 #define HOST VIR_CHECKPOINT_STORE_HOST
+#ifndef XFS_SUPER_MAGIC
+#define XFS_SUPER_MAGIC 0x58465342
+#endif
 #define MAX_BYTES (4 * 1024 * 1024)
 
 static gchar *
@@ -69,6 +75,21 @@ virCheckpointEngineIsElsewhere(virCheckpointEngine *engine, const gchar *uuid)
     g_autofree gchar *host = virCheckpointLeavingRead(engine, uuid, HOST);
 
     return host && engine->host && !g_str_equal(host, engine->host);
+}
+
+gboolean
+virCheckpointLeavingIsAway(virCheckpointEngine *engine,
+                           const virCheckpointDomainView *view)
+{
+    int state = VIR_DOMAIN_NOSTATE;
+    int reason = 0;
+
+    if (view->running)
+        return FALSE;
+    /* Libvirt says so until it is restarted; the file does as soon as it arrived. */
+    return (virDomainGetState(view->domain, &state, &reason, 0) == 0 &&
+            state == VIR_DOMAIN_SHUTOFF && reason == VIR_DOMAIN_SHUTOFF_MIGRATED) ||
+           virCheckpointEngineIsElsewhere(engine, view->uuid);
 }
 
 /* Writes @text to file @name of the folder, unless it is there. */
@@ -236,4 +257,84 @@ gboolean
 virCheckpointEngineDrop(virCheckpointEngine *engine, const gchar *uuid, GError **error)
 {
     return virCheckpointLeavingGo(engine, uuid, error);
+}
+
+/*
+ * TRUE if @path is on a file system that no other host has mounted: then the guest,
+ * which runs elsewhere, cannot be using it.  (Should both hosts be one machine QEMU's
+ * lock tells.)
+ */
+static gboolean
+virCheckpointLeavingIsLocal(const gchar *path)
+{
+    static const guint local[] = {EXT4_SUPER_MAGIC,  XFS_SUPER_MAGIC,
+                                  BTRFS_SUPER_MAGIC, TMPFS_MAGIC,
+                                  F2FS_SUPER_MAGIC,  OVERLAYFS_SUPER_MAGIC};
+    struct statfs fs;
+    gsize i;
+
+    if (!path || statfs(path, &fs) < 0)
+        return FALSE;
+    for (i = 0; i < G_N_ELEMENTS(local); i++) {
+        if ((guint)fs.f_type == local[i])
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* Takes all that we made out of the top image of one disk. */
+static gboolean
+virCheckpointLeavingStrip(virCheckpointSegments *segments,
+                          const gchar *target,
+                          GError **error)
+{
+    int lock = virCheckpointStoreDomainLockFd(segments->store);
+    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
+    g_autoptr(GPtrArray) one = g_ptr_array_new();
+    const virCheckpointNode *top;
+    gboolean any = FALSE;
+    guint i;
+
+    g_ptr_array_add(one, (gpointer)target);
+    if (!virCheckpointOfflineOpen(segments->view, one, TRUE, &lock, 1, error) ||
+        !virCheckpointSegmentsRefresh(segments, error) ||
+        !(top = virCheckpointSegmentsTop(segments, target, error)))
+        return FALSE;
+    for (i = 0; i < top->bitmaps->len; i++) {
+        const virCheckpointBitmapInfo *info = g_ptr_array_index(top->bitmaps, i);
+
+        if (!virCheckpointStoreJournalHas(segments->store, info->name))
+            continue;
+        virCheckpointTxnRemove(txn, top->name, info->name);
+        any = TRUE;
+    }
+    return !any || virCheckpointTxnRun(txn, segments->view->monitor, error);
+}
+
+void
+virCheckpointLeavingMigrated(virCheckpointEngine *engine, const gchar *uuid)
+{
+    g_autoptr(virCheckpointOperation) operation = virCheckpointOperationBegin(
+        engine, uuid,
+        VIR_CHECKPOINT_OPERATION_AWAY | VIR_CHECKPOINT_OPERATION_NO_SETTLE, NULL);
+    g_autoptr(virCheckpointSegments) segments = NULL;
+    guint i;
+
+    if (!operation || operation->view->running ||
+        !virCheckpointLeavingIsAway(engine, operation->view) ||
+        !(segments = virCheckpointSegmentsNew(operation->store, operation->view, NULL)))
+        return;
+    for (i = 0; i < operation->view->disks->len; i++) {
+        const virCheckpointDisk *disk = g_ptr_array_index(operation->view->disks, i);
+        g_autofree gchar *target = g_strdup(disk->target);
+        g_autoptr(GError) error = NULL;
+
+        if (!virCheckpointSegmentsNewest(segments, target) ||
+            !virCheckpointLeavingIsLocal(disk->source))
+            continue;
+        if (!virCheckpointLeavingStrip(segments, target, &error))
+            g_debug("domain=%s disk=%s left as it is: %s", uuid, target,
+                    error->message);
+        virCheckpointOfflineClose(operation->view);
+    }
 }

@@ -17,12 +17,23 @@ virCheckpointLeavingSettle(virCheckpointEngine *engine,
                            virCheckpointStoreDomain *store,
                            virCheckpointDomainView *view);
 
+/** TRUE if the domain, which is off, went to another host: what it left behind here are
+ * images and a definition of yesterday. */
+gboolean
+virCheckpointLeavingIsAway(virCheckpointEngine *engine,
+                           const virCheckpointDomainView *view);
+
 /** Libvirt does not know the domain: if a client asked for that, with its checkpoints,
  * their bits go into the images and the folder goes. */
 gboolean
 virCheckpointLeavingVanished(virCheckpointEngine *engine,
                              const gchar *uuid,
                              GError **error);
+
+/** The domain went to another host.  Where its disks were copied the images that it
+ * left here are nobody's, and would not be taken back with bitmaps of ours in them. */
+void
+virCheckpointLeavingMigrated(virCheckpointEngine *engine, const gchar *uuid);
 
 /** TRUE if the domain was asked to go.  Thread: any; does not block. */
 gboolean

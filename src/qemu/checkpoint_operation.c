@@ -97,6 +97,16 @@ virCheckpointOperationBegin(virCheckpointEngine *engine,
                             "domain is not running");
         return NULL;
     }
+    if (!virCheckpointDomainViewIsStill(operation->view, error))
+        return NULL;
+    if (!(flags & VIR_CHECKPOINT_OPERATION_AWAY) &&
+        virCheckpointLeavingIsAway(engine, operation->view)) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                    "domain '%s' is off here and was last on another host: its "
+                    "checkpoints can be changed there, or when it was started here",
+                    operation->view->name);
+        return NULL;
+    }
     if (!(flags & VIR_CHECKPOINT_OPERATION_NO_SETTLE) &&
         !virCheckpointOperationSettle(operation, error))
         return NULL;
@@ -113,6 +123,35 @@ virCheckpointOperationEnd(virCheckpointOperation *operation)
     virCheckpointEngineDisconnect(operation->engine, operation->conn);
     virCheckpointEngineRelease(operation->engine);
     g_free(operation);
+}
+
+/* TRUE if the domain is another host's, or about to be. */
+static gboolean
+virCheckpointOperationIsAway(virCheckpointEngine *engine, const gchar *uuid)
+{
+    virConnectPtr conn = virCheckpointEngineConnect(engine, NULL);
+    g_autoptr(virCheckpointDomainView) view =
+        conn ? virCheckpointDomainViewNew(conn, uuid, NULL) : NULL;
+    gboolean away = view && (!virCheckpointDomainViewIsStill(view, NULL) ||
+                             virCheckpointLeavingIsAway(engine, view));
+
+    g_clear_pointer(&view, virCheckpointDomainViewFree);
+    virCheckpointEngineDisconnect(engine, conn);
+    return away;
+}
+
+gboolean
+virCheckpointEngineSettleHere(virCheckpointEngine *engine,
+                              const gchar *uuid,
+                              GError **error)
+{
+    g_autoptr(virCheckpointOperation) operation = NULL;
+
+    if (!virCheckpointOperationIsAway(engine, uuid))
+        return virCheckpointEngineSettle(engine, uuid, error);
+    operation =
+        virCheckpointOperationBegin(engine, uuid, VIR_CHECKPOINT_OPERATION_AWAY, error);
+    return operation != NULL;
 }
 
 gboolean
@@ -132,6 +171,9 @@ virCheckpointEngineSettle(virCheckpointEngine *engine,
         return TRUE;
     if (g_error_matches(failed, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_NO_DOMAIN))
         return virCheckpointLeavingVanished(engine, uuid, error);
+    if (g_error_matches(failed, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID) &&
+        virCheckpointOperationIsAway(engine, uuid))
+        return TRUE;
     g_propagate_error(error, g_steal_pointer(&failed));
     return FALSE;
 }

@@ -63,7 +63,7 @@ virCheckpointDispatchStart(virCheckpointCall *call)
 
     if (virCheckpointDispatchStartUuid(call, raw)) {
         virCheckpointWireUuidFormat(raw, uuid);
-        if (!virCheckpointEngineSettle(call->engine, uuid, &error) ||
+        if (!virCheckpointEngineSettleHere(call->engine, uuid, &error) ||
             !virCheckpointEngineMayStart(call->engine, uuid, &error)) {
             virCheckpointCallFailError(call, VIR_CHECKPOINT_FROM_QEMU, error);
             return;
@@ -115,10 +115,16 @@ virCheckpointDispatchRevert(virCheckpointCall *call)
     virCheckpointProtoCheckpointFlags ask;
     gchar uuid[VIR_CHECKPOINT_UUID_TEXT];
     g_autoptr(GError) error = NULL;
+    gboolean mirror;
 
     if (!virCheckpointCallDecode(virCheckpointProtoCheckpointFlags, call->frame,
-                                 &args) ||
-        !virCheckpointDispatchIsInternal(call, &args)) {
+                                 &args)) {
+        virCheckpointCallForward(call);
+        return;
+    }
+    virCheckpointWireUuidFormat(args.checkpoint.dom.uuid, uuid);
+    mirror = virCheckpointEngineHasMirror(call->engine, uuid, NULL);
+    if (!mirror && !virCheckpointDispatchIsInternal(call, &args)) {
         virCheckpointCallForward(call);
         return;
     }
@@ -128,8 +134,10 @@ virCheckpointDispatchRevert(virCheckpointCall *call)
                                 call->frame->procedure, &ask,
                                 virCheckpointRightsSnapshotName))
         return;
-    virCheckpointWireUuidFormat(args.checkpoint.dom.uuid, uuid);
-    if (virCheckpointEngineGiveUp(call->engine, uuid, &error))
+    if (mirror)
+        virCheckpointCallFail(call, VIR_CHECKPOINT_FROM_QEMU, VIR_ERR_OPERATION_INVALID,
+                              "domain has active block job");
+    else if (virCheckpointEngineGiveUp(call->engine, uuid, &error))
         virCheckpointCallForward(call);
     else
         virCheckpointCallFailError(call, VIR_CHECKPOINT_FROM_QEMU, error);

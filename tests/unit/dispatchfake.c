@@ -572,9 +572,9 @@ virCheckpointEngineIsElsewhere(virCheckpointEngine *engine, const gchar *uuid)
 }
 
 gboolean
-virCheckpointEngineSettle(virCheckpointEngine *engine,
-                          const gchar *uuid,
-                          GError **error)
+virCheckpointEngineSettleHere(virCheckpointEngine *engine,
+                              const gchar *uuid,
+                              GError **error)
 {
     return fakeDid(engine, error, "settle %s", uuid);
 }

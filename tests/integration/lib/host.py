@@ -107,18 +107,10 @@ class PrivateHost:
         self.qmp_log = os.path.join(self.logs, 'qmp.jsonl')
         self.calls_log = os.path.join(self.logs, 'calls.log')
         self.libvirtd_log = os.path.join(self.logs, 'libvirtd-debug.log')
-        if self.system:
-            self.run, self.config = '/run/libvirt', '/etc/libvirt'
-            self.cache, self.domain_logs = '/var/cache/libvirt', '/var/log/libvirt/qemu'
-            self.pids = '/run/libvirt/qemu'
-        else:
-            self.run = os.path.join(os.environ['XDG_RUNTIME_DIR'], 'libvirt')
-            self.config = os.path.join(os.environ['XDG_CONFIG_HOME'], 'libvirt')
-            self.cache = os.path.join(os.environ['XDG_CACHE_HOME'], 'libvirt')
-            self.domain_logs = os.path.join(self.cache, 'qemu', 'log')
-            self.pids = os.path.join(self.run, 'qemu', 'run')
+        self._place()
         self.backend = os.path.join(self.run, 'libvirt-sock')
         self.front = os.path.join(self.run, 'virtcheckpointd-sock')
+        self.libvirtd_options = []
         self.daemon_options = []
         self.daemon_env = {}
         self.uuid = str(uuid.uuid4())
@@ -131,6 +123,23 @@ class PrivateHost:
         self._prepare()
 
     # Files
+
+    def _place(self):
+        """Libvirt's folders."""
+        if self.system:
+            self.run, self.config = '/run/libvirt', '/etc/libvirt'
+            self.cache, self.domain_logs = '/var/cache/libvirt', '/var/log/libvirt/qemu'
+            self.pids = '/run/libvirt/qemu'
+        else:
+            self.run = os.path.join(os.environ['XDG_RUNTIME_DIR'], 'libvirt')
+            self.config = os.path.join(os.environ['XDG_CONFIG_HOME'], 'libvirt')
+            self.cache = os.path.join(os.environ['XDG_CACHE_HOME'], 'libvirt')
+            self.domain_logs = os.path.join(self.cache, 'qemu', 'log')
+            self.pids = os.path.join(self.run, 'qemu', 'run')
+
+    def _enter(self, command):
+        """The command that runs another one on this host."""
+        return command
 
     def _folders(self):
         if self.system:
@@ -163,9 +172,9 @@ class PrivateHost:
     # libvirtd
 
     def start_libvirtd(self):
-        self._libvirtd.start([paths.program('libvirtd'), '-f',
-                              os.path.join(self.config, 'libvirtd.conf'),
-                              '-p', os.path.join(self.run, 'libvirtd.pid')])
+        self._libvirtd.start(self._enter(
+            [paths.program('libvirtd'), '-f', os.path.join(self.config, 'libvirtd.conf'),
+             '-p', os.path.join(self.run, 'libvirtd.pid'), *self.libvirtd_options]))
         wait_for(lambda: _accepts(self.backend), 'libvirtd answers', 60)
 
     def stop_libvirtd(self):
@@ -187,9 +196,10 @@ class PrivateHost:
                 'LIBVIRT_LOG_OUTPUTS': f'1:file:{self.calls_log}'}
         full.update(self.daemon_env)
         full.update(env or {})
-        self._daemon.start([paths.DAEMON, '--socket', self.front, '--backend',
-                            self.backend, '--state-dir', self.state, '--verbose',
-                            *self.daemon_options, *options], full)
+        self._daemon.start(self._enter(
+            [paths.DAEMON, '--socket', self.front, '--backend', self.backend,
+             '--state-dir', self.state, '--verbose', *self.daemon_options, *options]),
+            full)
         if wait:
             wait_for(lambda: _accepts(self.front) or not self._daemon.running(),
                      'virtcheckpointd answers')
