@@ -4,10 +4,10 @@
  * Copyright (C) 2026 The libvirt-checkpoint authors
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Theory: the arguments are made by checkpoint_storage_argv.c; here is what that needs
- * from the world: headers of images, and passphrases from libvirt's secrets, which go
- * to the daemon through pipes.  The headers of plain qcow2 files are read here;
- * anything else is qemu-img's.
+ * Theory: the arguments are made by checkpoint_storage_argv.c; what that needs of
+ * libvirt comes from checkpoint_offline_world.c, and here are the headers of images.
+ * Those of plain qcow2 files are read here; any other image is opened by a storage
+ * daemon of its own first, with the same arguments, and asked what it has below.
  *
  * The images are locked from the moment when they are open (a qcow2 node shares write
  * access with nobody, read-only or not): a guest that is started past us meanwhile
@@ -24,10 +24,8 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
-#include "checkpoint_nbd_tls.h"
-#include "checkpoint_offline.h"
-#include "checkpoint_process.h"
-#include "checkpoint_storage_argv.h"
+#include "checkpoint_offlinepriv.h"
+#include "checkpoint_storage_volume.h"
 
 #define QCOW2_MAGIC "QFI\xfb"
 #define QCOW2_V2_HEADER_BYTES 72
@@ -131,225 +129,6 @@ virCheckpointOfflineProbeFile(virCheckpointStorageLayer *layer,
     return FALSE;
 }
 
-/* Any image that QEMU can open. */
-static gboolean
-virCheckpointOfflineProbeImage(const virCheckpointStorageLayer *layer,
-                               gchar **backing,
-                               gchar **format,
-                               GError **error)
-{
-    g_autoptr(virCheckpointJson) options = NULL;
-    g_autoptr(virCheckpointJson) info = NULL;
-    g_autofree gchar *text = NULL;
-    g_autofree gchar *name = NULL;
-    g_autofree gchar *output = NULL;
-    virCheckpointJson *server = NULL;
-    virCheckpointJson *file;
-
-    if (g_strcmp0(layer->tls, "yes") == 0) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
-                    "an image behind TLS whose chain the definition does not describe"
-                    " cannot be opened without its guest");
-        return FALSE;
-    }
-    if (layer->type == VIR_CHECKPOINT_STORAGE_NBD) {
-        server = virCheckpointJsonBuild(
-            "s:type", layer->host ? "inet" : "unix", "s:host", layer->host, "s:port",
-            layer->port, "s:path", layer->host ? NULL : layer->path, NULL);
-        file = virCheckpointJsonBuild("s:driver", "nbd", "a:server", server, "s:export",
-                                      layer->exportName, NULL);
-    } else {
-        file = virCheckpointJsonBuild(
-            "s:driver",
-            layer->type == VIR_CHECKPOINT_STORAGE_BLOCK ? "host_device" : "file",
-            "s:filename", layer->path, NULL);
-    }
-    options = virCheckpointJsonBuild("s:driver", layer->format ? layer->format : "raw",
-                                     "a:file", file, NULL);
-    text = virCheckpointJsonFormat(options);
-    name = g_strconcat("json:", text, NULL);
-    {
-        const gchar *const argv[] = {"qemu-img",      "info", "-U",
-                                     "--output=json", name,   NULL};
-
-        if (!virCheckpointProcessRun(argv, &output, error) ||
-            !(info = virCheckpointJsonParse(output, -1, error)))
-            return FALSE;
-    }
-    *backing = g_strdup(virCheckpointJsonGetString(info, "backing-filename"));
-    *format = g_strdup(virCheckpointJsonGetString(info, "backing-filename-format"));
-    return TRUE;
-}
-
-static gboolean
-virCheckpointOfflineProbe(virCheckpointStorageLayer *layer,
-                          gchar **backing,
-                          gchar **format,
-                          gpointer data,
-                          GError **error)
-{
-    gboolean done = FALSE;
-
-    if (layer->type != VIR_CHECKPOINT_STORAGE_NBD &&
-        !virCheckpointOfflineProbeFile(layer, backing, format, &done, error))
-        return FALSE;
-    return done || virCheckpointOfflineProbeImage(layer, backing, format, error);
-}
-
-static virSecretPtr
-virCheckpointOfflineFindSecret(virConnectPtr conn,
-                               const gchar *uuid,
-                               const gchar *usage)
-{
-    if (uuid)
-        return virSecretLookupByUUIDString(conn, uuid);
-    return virSecretLookupByUsage(conn, VIR_SECRET_USAGE_TYPE_VOLUME, usage);
-}
-
-/* The passphrase in base64, in a pipe whose writing end is closed. */
-static gboolean
-virCheckpointOfflinePipe(const guchar *value, gsize size, int *fd, GError **error)
-{
-    g_autofree gchar *text = g_base64_encode(value, size);
-    gsize length = strlen(text);
-    gssize sent;
-    int ends[2];
-
-    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_SYSTEM_ERROR,
-                    "cannot make a pipe: %s", g_strerror(errno));
-        return FALSE;
-    }
-    sent = write(ends[1], text, length);
-    close(ends[1]);
-    explicit_bzero(text, length);
-    if (sent != (gssize)length) {
-        close(ends[0]);
-        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INTERNAL_ERROR,
-                            "a secret is too long for a pipe");
-        return FALSE;
-    }
-    *fd = ends[0];
-    return TRUE;
-}
-
-static gboolean
-virCheckpointOfflineSecret(
-    virConnectPtr conn, const gchar *uuid, const gchar *usage, gint *fd, GError **error)
-{
-    virConnectPtr secrets = NULL;
-    virSecretPtr secret = virCheckpointOfflineFindSecret(conn, uuid, usage);
-    unsigned char *value = NULL;
-    gboolean done;
-    size_t size = 0;
-
-    /* On hosts with a daemon for each driver virtsecretd has them. */
-    if (!secret && virGetLastErrorCode() == VIR_ERR_NO_SUPPORT &&
-        (secrets =
-             virConnectOpen(geteuid() == 0 ? "secret:///system" : "secret:///session")))
-        secret = virCheckpointOfflineFindSecret(secrets, uuid, usage);
-    if (secret)
-        value = virSecretGetValue(secret, &size, 0);
-    done = value ? virCheckpointOfflinePipe(value, size, fd, error)
-                 : virCheckpointDomainSetError(error);
-    if (value)
-        explicit_bzero(value, size);
-    free(value);
-    if (secret)
-        virSecretFree(secret);
-    if (secrets)
-        virConnectClose(secrets);
-    return done;
-}
-
-/* Certificates are libvirt's, in its folder; the passphrase of the key is a secret. */
-static gboolean
-virCheckpointOfflineCerts(virConnectPtr conn,
-                          virCheckpointStorageLayer *layer,
-                          GError **error)
-{
-    g_auto(virCheckpointNbdTls) tls = {0};
-
-    if (layer->type != VIR_CHECKPOINT_STORAGE_NBD || g_strcmp0(layer->tls, "no") == 0)
-        return TRUE;
-    virCheckpointNbdTlsRead(&tls);
-    if (g_strcmp0(layer->tls, "yes") != 0 && !tls.byDefault)
-        return TRUE;
-    layer->tlsDir = g_steal_pointer(&tls.dir);
-    return !tls.secretUuid || virCheckpointOfflineSecret(conn, tls.secretUuid, NULL,
-                                                         &layer->tlsKeyFd, error);
-}
-
-/* Fetches what is needed; the descriptors go into @fds, too. */
-static gboolean
-virCheckpointOfflineSecrets(virConnectPtr conn,
-                            GPtrArray *disks,
-                            GArray *fds,
-                            GError **error)
-{
-    guint i;
-    guint j;
-
-    for (i = 0; i < disks->len; i++) {
-        virCheckpointStorageDisk *disk = g_ptr_array_index(disks, i);
-
-        for (j = 0; j < disk->layers->len; j++) {
-            virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, j);
-
-            if ((layer->luks && !virCheckpointOfflineSecret(conn, layer->secretUuid,
-                                                            layer->secretUsage,
-                                                            &layer->secretFd, error)) ||
-                !virCheckpointOfflineCerts(conn, layer, error)) {
-                g_prefix_error(error, "disk '%s': ", disk->target);
-                return FALSE;
-            }
-            if (layer->secretFd >= 0)
-                g_array_append_val(fds, layer->secretFd);
-            if (layer->tlsKeyFd >= 0)
-                g_array_append_val(fds, layer->tlsKeyFd);
-        }
-    }
-    return TRUE;
-}
-
-static void
-virCheckpointOfflineCloseFds(GPtrArray *disks)
-{
-    guint i;
-    guint j;
-
-    for (i = 0; i < disks->len; i++) {
-        virCheckpointStorageDisk *disk = g_ptr_array_index(disks, i);
-
-        for (j = 0; j < disk->layers->len; j++) {
-            virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, j);
-
-            virCheckpointFdCleanup(&layer->secretFd);
-            virCheckpointFdCleanup(&layer->tlsKeyFd);
-        }
-    }
-}
-
-/* The disks that are open get the names of their nodes, the others none. */
-static void
-virCheckpointOfflineName(virCheckpointDomainView *view, GPtrArray *open)
-{
-    guint i;
-    guint j;
-
-    for (i = 0; i < view->disks->len; i++) {
-        virCheckpointDisk *disk = g_ptr_array_index(view->disks, i);
-
-        g_clear_pointer(&disk->alias, g_free);
-        for (j = 0; open && j < open->len; j++) {
-            const virCheckpointStorageDisk *found = g_ptr_array_index(open, j);
-
-            if (g_str_equal(found->target, disk->target))
-                disk->alias = g_strdup(found->node);
-        }
-    }
-}
-
 static virCheckpointMonitor *
 virCheckpointOfflineStart(GPtrArray *disks,
                           gboolean writable,
@@ -375,6 +154,62 @@ virCheckpointOfflineStart(GPtrArray *disks,
     return monitor;
 }
 
+/*
+ * Any image that QEMU can open: a storage daemon that opens nothing else says what its
+ * header has.
+ */
+static gboolean
+virCheckpointOfflineProbeImage(virCheckpointStorageLayer *layer,
+                               gchar **backing,
+                               gchar **format,
+                               virConnectPtr conn,
+                               GError **error)
+{
+    g_autoptr(GPtrArray) layers = g_ptr_array_new();
+    g_autoptr(GPtrArray) disks = g_ptr_array_new();
+    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+    virCheckpointStorageDisk disk = {.layers = layers, .complete = TRUE};
+    g_autoptr(virCheckpointMonitor) monitor = NULL;
+    g_autoptr(virCheckpointJson) nodes = NULL;
+    gsize i;
+
+    g_ptr_array_add(layers, layer);
+    g_ptr_array_add(disks, &disk);
+    if (virCheckpointOfflineSecrets(conn, &disk, fds, error))
+        monitor = virCheckpointOfflineStart(disks, FALSE, fds, error);
+    virCheckpointOfflineCloseFds(&disk);
+    if (!monitor || !(nodes = virCheckpointMonitorQueryNodes(monitor, error)))
+        return FALSE;
+    for (i = 0; i < virCheckpointJsonLength(nodes); i++) {
+        const virCheckpointJson *node = virCheckpointJsonIndex(nodes, i);
+        const virCheckpointJson *image = virCheckpointJsonGet(node, "image");
+
+        if (!g_str_has_suffix(virCheckpointJsonGetString(node, "node-name"), "-format"))
+            continue;
+        *backing = g_strdup(virCheckpointJsonGetString(image, "backing-filename"));
+        *format =
+            g_strdup(virCheckpointJsonGetString(image, "backing-filename-format"));
+    }
+    return TRUE;
+}
+
+static gboolean
+virCheckpointOfflineProbe(virCheckpointStorageLayer *layer,
+                          gchar **backing,
+                          gchar **format,
+                          gpointer data,
+                          GError **error)
+{
+    gboolean done = FALSE;
+
+    if ((layer->type == VIR_CHECKPOINT_STORAGE_FILE ||
+         layer->type == VIR_CHECKPOINT_STORAGE_BLOCK) &&
+        !layer->slice &&
+        !virCheckpointOfflineProbeFile(layer, backing, format, &done, error))
+        return FALSE;
+    return done || virCheckpointOfflineProbeImage(layer, backing, format, data, error);
+}
+
 virCheckpointMonitor *
 virCheckpointOfflineOpenDisks(virConnectPtr conn,
                               GPtrArray *disks,
@@ -383,13 +218,39 @@ virCheckpointOfflineOpenDisks(virConnectPtr conn,
                               GError **error)
 {
     virCheckpointMonitor *monitor = NULL;
+    gboolean ready = TRUE;
+    guint i;
 
-    if (!virCheckpointStorageComplete(disks, virCheckpointOfflineProbe, NULL, error))
+    if (!virCheckpointStorageComplete(disks, virCheckpointOfflineProbe, conn, error))
         return NULL;
-    if (virCheckpointOfflineSecrets(conn, disks, inherited, error))
+    for (i = 0; ready && i < disks->len; i++)
+        ready = virCheckpointOfflineSecrets(conn, g_ptr_array_index(disks, i),
+                                            inherited, error);
+    if (ready)
         monitor = virCheckpointOfflineStart(disks, writable, inherited, error);
-    virCheckpointOfflineCloseFds(disks);
+    for (i = 0; i < disks->len; i++)
+        virCheckpointOfflineCloseFds(g_ptr_array_index(disks, i));
     return monitor;
+}
+
+/* The disks that are open get the names of their nodes, the others none. */
+static void
+virCheckpointOfflineName(virCheckpointDomainView *view, GPtrArray *open)
+{
+    guint i;
+    guint j;
+
+    for (i = 0; i < view->disks->len; i++) {
+        virCheckpointDisk *disk = g_ptr_array_index(view->disks, i);
+
+        g_clear_pointer(&disk->alias, g_free);
+        for (j = 0; open && j < open->len; j++) {
+            const virCheckpointStorageDisk *found = g_ptr_array_index(open, j);
+
+            if (g_str_equal(found->target, disk->target))
+                disk->alias = g_strdup(found->node);
+        }
+    }
 }
 
 void
@@ -412,10 +273,13 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
 {
     g_autoptr(GArray) inherited = g_array_new(FALSE, FALSE, sizeof(int));
     g_autoptr(GPtrArray) disks = NULL;
+    g_autofree gchar *xml = NULL;
 
     g_assert(!view->running);
     virCheckpointOfflineClose(view);
-    if (!(disks = virCheckpointStorageDisks(view->xml, targets, error)))
+    if (!(xml = virCheckpointStorageTranslate(
+              view->xml, targets, virCheckpointOfflineVolume, view->conn, error)) ||
+        !(disks = virCheckpointStorageDisks(xml, targets, error)))
         return FALSE;
     if (fdCount > 0)
         g_array_append_vals(inherited, fds, fdCount);

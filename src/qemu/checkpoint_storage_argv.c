@@ -28,8 +28,6 @@
 
 /** A longer chain is a loop. */
 #define LAYERS_MAX 200
-/** NBD's port by IANA. */
-#define NBD_PORT "10809"
 
 void
 virCheckpointStorageLayerFree(virCheckpointStorageLayer *layer)
@@ -46,6 +44,9 @@ virCheckpointStorageLayerFree(virCheckpointStorageLayer *layer)
     g_free(layer->tls);
     g_free(layer->tlsHostname);
     g_free(layer->tlsDir);
+    g_free(layer->auth.uuid);
+    g_free(layer->auth.usage);
+    virCheckpointJsonFree(layer->options);
     g_free(layer);
 }
 
@@ -68,6 +69,7 @@ virCheckpointStorageLayerNew(virCheckpointStorageType type)
     layer->type = type;
     layer->secretFd = -1;
     layer->tlsKeyFd = -1;
+    layer->auth.fd = -1;
     return layer;
 }
 
@@ -97,37 +99,6 @@ virCheckpointStorageFormatIsKnown(const gchar *format)
     return g_strv_contains(known, format);
 }
 
-static gboolean
-virCheckpointStorageParseNetwork(virCheckpointStorageLayer *layer,
-                                 xmlNode *source,
-                                 GError **error)
-{
-    g_autofree gchar *protocol = virCheckpointXmlString(source, "string(./@protocol)");
-    g_autofree gchar *transport =
-        virCheckpointXmlString(source, "string(./host/@transport)");
-
-    if (g_strcmp0(protocol, "nbd") != 0)
-        return virCheckpointStorageUnsupported(
-            error, "a source of type 'network' with protocol '%s'",
-            protocol ? protocol : "");
-    layer->tls = virCheckpointXmlString(source, "string(./@tls)");
-    layer->tlsHostname = virCheckpointXmlString(source, "string(./@tlsHostname)");
-    layer->exportName = virCheckpointXmlString(source, "string(./@name)");
-    if (g_strcmp0(transport, "unix") == 0) {
-        layer->path = virCheckpointXmlString(source, "string(./host/@socket)");
-        if (layer->path)
-            return TRUE;
-    } else {
-        layer->host = virCheckpointXmlString(source, "string(./host/@name)");
-        layer->port = virCheckpointXmlString(source, "string(./host/@port)");
-        if (!layer->port)
-            layer->port = g_strdup(NBD_PORT);
-        if (layer->host && (!transport || g_str_equal(transport, "tcp")))
-            return TRUE;
-    }
-    return virCheckpointStorageUnsupported(error, "an NBD source with this host");
-}
-
 /* <encryption> stands in the source, or, as older libvirt wrote it, beside it. */
 static gboolean
 virCheckpointStorageParseEncryption(virCheckpointStorageLayer *layer,
@@ -152,15 +123,15 @@ virCheckpointStorageParseEncryption(virCheckpointStorageLayer *layer,
            virCheckpointStorageUnsupported(error, "encryption without a secret");
 }
 
-/* @node: a <disk> or <backingStore>. */
+/* @node: a <disk> or <backingStore>; @top: the guest writes to it. */
 static virCheckpointStorageLayer *
-virCheckpointStorageParseLayer(xmlNode *node, const gchar *formatPath, GError **error)
+virCheckpointStorageParseLayer(xmlNode *node,
+                               const gchar *formatPath,
+                               gboolean top,
+                               GError **error)
 {
     g_autoptr(virCheckpointStorageLayer) layer =
         virCheckpointStorageLayerNew(VIR_CHECKPOINT_STORAGE_FILE);
-    xmlNode *source = virCheckpointXmlNode(node, "./source");
-    g_autofree gchar *type = virCheckpointXmlString(node, "string(./@type)");
-    gboolean good = TRUE;
 
     layer->format = virCheckpointXmlString(node, formatPath);
     if (layer->format && !virCheckpointStorageFormatIsKnown(layer->format)) {
@@ -168,23 +139,8 @@ virCheckpointStorageParseLayer(xmlNode *node, const gchar *formatPath, GError **
                                         layer->format);
         return NULL;
     }
-    if (g_strcmp0(type, "file") == 0) {
-        layer->path = virCheckpointXmlString(source, "string(./@file)");
-    } else if (g_strcmp0(type, "block") == 0) {
-        layer->type = VIR_CHECKPOINT_STORAGE_BLOCK;
-        layer->path = virCheckpointXmlString(source, "string(./@dev)");
-    } else if (g_strcmp0(type, "network") == 0) {
-        layer->type = VIR_CHECKPOINT_STORAGE_NBD;
-        good = virCheckpointStorageParseNetwork(layer, source, error);
-    } else {
-        good = virCheckpointStorageUnsupported(error, "a source of type '%s'",
-                                               type ? type : "");
-    }
-    if (good && !layer->path && !layer->host)
-        good = virCheckpointStorageUnsupported(error, "a source without a name");
-    if (good && virCheckpointXmlNode(source, "./slices"))
-        good = virCheckpointStorageUnsupported(error, "a slice of an image");
-    if (!good || !virCheckpointStorageParseEncryption(layer, node, error))
+    if (!virCheckpointStorageParseSource(layer, node, top, error) ||
+        !virCheckpointStorageParseEncryption(layer, node, error))
         return NULL;
     return g_steal_pointer(&layer);
 }
@@ -201,8 +157,8 @@ virCheckpointStorageParseDisk(xmlNode *node, guint number, GError **error)
     disk->layers =
         g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointStorageLayerFree);
     for (;;) {
-        virCheckpointStorageLayer *layer =
-            virCheckpointStorageParseLayer(node, formatPath, error);
+        virCheckpointStorageLayer *layer = virCheckpointStorageParseLayer(
+            node, formatPath, disk->layers->len == 0, error);
         xmlNode *below;
 
         if (!layer)
@@ -384,16 +340,29 @@ static virCheckpointJson *
 virCheckpointStorageProtocol(const virCheckpointStorageLayer *layer,
                              const gchar *name,
                              const gchar *creds,
+                             const gchar *auth,
                              gboolean readOnly)
 {
     virCheckpointJson *server;
+    virCheckpointJson *options;
 
-    if (layer->type != VIR_CHECKPOINT_STORAGE_NBD)
+    switch (layer->type) {
+    case VIR_CHECKPOINT_STORAGE_OPTIONS:
+        options = virCheckpointJsonCopy(layer->options);
+        virCheckpointJsonAddString(options, "node-name", name);
+        virCheckpointJsonAddBoolean(options, "read-only", readOnly);
+        if (layer->authOption)
+            virCheckpointJsonAddString(options, layer->authOption, auth);
+        return options;
+    case VIR_CHECKPOINT_STORAGE_NBD:
+        break;
+    default:
         return virCheckpointJsonBuild(
             "s:driver",
             layer->type == VIR_CHECKPOINT_STORAGE_BLOCK ? "host_device" : "file",
             "s:node-name", name, "b:read-only", readOnly, "s:filename", layer->path,
             "s:locking", "on", NULL);
+    }
     if (layer->host)
         server = virCheckpointJsonBuild("s:type", "inet", "s:host", layer->host,
                                         "s:port", layer->port, NULL);
@@ -404,6 +373,18 @@ virCheckpointStorageProtocol(const virCheckpointStorageLayer *layer,
                                   layer->exportName, "s:tls-creds",
                                   layer->tlsDir ? creds : NULL, "s:tls-hostname",
                                   layer->tlsDir ? layer->tlsHostname : NULL, NULL);
+}
+
+/* A part of what node @below has. */
+static virCheckpointJson *
+virCheckpointStorageSlice(const virCheckpointStorageLayer *layer,
+                          const gchar *name,
+                          const gchar *below,
+                          gboolean readOnly)
+{
+    return virCheckpointJsonBuild("s:driver", "raw", "s:node-name", name, "b:read-only",
+                                  readOnly, "u:offset", layer->sliceOffset, "u:size",
+                                  layer->sliceSize, "s:file", below, NULL);
 }
 
 static virCheckpointJson *
@@ -478,7 +459,9 @@ virCheckpointStorageAddLayer(GPtrArray *argv,
 {
     const virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, number);
     g_autofree gchar *storage = virCheckpointStorageName(disk, number, "storage");
+    g_autofree gchar *slice = virCheckpointStorageName(disk, number, "slice");
     g_autofree gchar *creds = virCheckpointStorageName(disk, number, "tls");
+    g_autofree gchar *auth = virCheckpointStorageName(disk, number, "auth");
 
     if (layer->luks) {
         g_autofree gchar *secret = virCheckpointStorageName(disk, number, "luks");
@@ -487,10 +470,16 @@ virCheckpointStorageAddLayer(GPtrArray *argv,
     }
     if (layer->tlsDir)
         virCheckpointStorageAddTls(argv, layer, creds);
+    if (layer->authOption)
+        virCheckpointStorageAddSecret(argv, auth, layer->auth.fd);
     virCheckpointStorageAddBlockdev(
-        argv, virCheckpointStorageProtocol(layer, storage, creds, readOnly));
+        argv, virCheckpointStorageProtocol(layer, storage, creds, auth, readOnly));
+    if (layer->slice)
+        virCheckpointStorageAddBlockdev(
+            argv, virCheckpointStorageSlice(layer, slice, storage, readOnly));
     virCheckpointStorageAddBlockdev(
-        argv, virCheckpointStorageFormat(disk, number, storage, readOnly));
+        argv, virCheckpointStorageFormat(disk, number, layer->slice ? slice : storage,
+                                         readOnly));
 }
 
 gchar **
@@ -524,7 +513,7 @@ virCheckpointStorageNeedsNetwork(GPtrArray *disks)
         for (j = 0; j < disk->layers->len; j++) {
             const virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, j);
 
-            if (layer->host)
+            if (layer->host || layer->network)
                 return TRUE;
         }
     }

@@ -8,14 +8,22 @@
 #ifndef VIR_CHECKPOINT_STORAGE_ARGV_H
 #define VIR_CHECKPOINT_STORAGE_ARGV_H
 
-#include <glib.h>
+#include "checkpoint_json.h"
 
 typedef enum {
     VIR_CHECKPOINT_STORAGE_FILE,
     VIR_CHECKPOINT_STORAGE_BLOCK,
     VIR_CHECKPOINT_STORAGE_NBD,
+    VIR_CHECKPOINT_STORAGE_OPTIONS, /* another driver of QEMU's */
     VIR_CHECKPOINT_STORAGE_LAST
 } virCheckpointStorageType;
+
+/** The password of a login: a secret of libvirt's, read from a descriptor. */
+typedef struct virCheckpointStorageSecret {
+    gchar *uuid;  /* by uuid ... */
+    gchar *usage; /* ... or by usage */
+    gint fd;      /* or -1 */
+} virCheckpointStorageSecret;
 
 /** One image of a chain.  Plain data. */
 typedef struct virCheckpointStorageLayer {
@@ -33,6 +41,13 @@ typedef struct virCheckpointStorageLayer {
     gchar *tlsHostname; /* the name that the server's certificate must have, or NULL */
     gchar *tlsDir;      /* folder of certificates; NULL: without TLS */
     gint tlsKeyFd; /* descriptor with the passphrase of the key, or -1: it has none */
+    virCheckpointJson *options;      /* of any other driver, "driver" among them */
+    gboolean network;                /* options: behind the network */
+    const gchar *authOption;         /* options: the one that names auth, or NULL */
+    virCheckpointStorageSecret auth; /* to log in there */
+    gboolean slice;                  /* only a part of that is the image */
+    guint64 sliceOffset;
+    guint64 sliceSize;
 } virCheckpointStorageLayer;
 
 /** A disk that can be opened. */
@@ -59,7 +74,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointStorageDisk, virCheckpointStorageDisk
  *
  * The writable disks that have a medium, with as much of their chains as the XML says.
  * Pure.  A wanted disk of a kind that cannot be opened without its guest is
- * VIR_ERR_CONFIG_UNSUPPORTED naming the disk and the kind.
+ * VIR_ERR_CONFIG_UNSUPPORTED naming the disk and the kind.  Volumes of storage pools
+ * have been replaced by what they are (checkpoint_storage_volume.h).
  *
  * Returns: (transfer full): GPtrArray of virCheckpointStorageDisk*.
  */

@@ -9,6 +9,7 @@
 #define VIR_CHECKPOINT_STORAGE_ARGVPRIV_H
 
 #include "checkpoint_storage_argv.h"
+#include "checkpoint_xml.h"
 
 virCheckpointStorageLayer *
 virCheckpointStorageLayerNew(virCheckpointStorageType type);
@@ -18,6 +19,18 @@ virCheckpointStorageLayerNew(virCheckpointStorageType type);
 gboolean
 virCheckpointStorageUnsupported(GError **error, const gchar *format, ...)
     G_GNUC_PRINTF(2, 3);
+
+/**
+ * virCheckpointStorageParseSource: the source of @node, a <disk> or <backingStore>
+ * @top: the guest writes to it
+ *
+ * Fills @layer in, all but format and encryption.  Pure.
+ */
+gboolean
+virCheckpointStorageParseSource(virCheckpointStorageLayer *layer,
+                                xmlNode *node,
+                                gboolean top,
+                                GError **error);
 
 /**
  * virCheckpointStorageParseBacking:

@@ -9,8 +9,9 @@ import libvirt
 
 from lib.backups import Backup
 from lib.domain import CLUSTER, MIB, VM, qemu_img
-from lib.host import Failure, wait_for
+from lib.host import wait_for
 from lib.oracle import Oracle
+from lib.tls import make_keys
 
 DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
 REUSE = libvirt.VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL
@@ -77,29 +78,6 @@ class TlsBackup(TcpBackup):
                 f'server.port={self.port},export=disk {target},tls-creds=tls']
 
 
-def openssl(folder, *args):
-    done = subprocess.run(['openssl', *args], cwd=folder, capture_output=True, text=True,
-                          check=False)
-    if done.returncode != 0:
-        raise Failure(f'openssl {" ".join(args)}: {done.stderr}')
-
-
-def make_keys(folder):
-    """An authority, and a server's and a client's certificate, named as QEMU wants."""
-    os.makedirs(folder)
-    openssl(folder, 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj',
-            '/CN=test', '-keyout', 'ca-key.pem', '-out', 'ca-cert.pem', '-addext',
-            'keyUsage=critical,keyCertSign')
-    for name, usage in (('server', 'serverAuth'), ('client', 'clientAuth')):
-        openssl(folder, 'req', '-newkey', 'rsa:2048', '-nodes', '-subj', f'/CN={name}',
-                '-keyout', f'{name}-key.pem', '-out', f'{name}.csr')
-        with open(os.path.join(folder, 'extensions'), 'w') as out:
-            out.write(f'subjectAltName=IP:127.0.0.1\nextendedKeyUsage={usage}\n')
-        openssl(folder, 'x509', '-req', '-in', f'{name}.csr', '-CA', 'ca-cert.pem', '-CAkey',
-                'ca-key.pem', '-CAcreateserial', '-days', '2', '-out', f'{name}-cert.pem',
-                '-extfile', 'extensions')
-
-
 def test_pull_over_tcp_under_given_names(host):
     """NBD over TCP, exportname and exportbitmap: each incremental is what it says."""
     oracle = oracle_of(host)
@@ -125,8 +103,7 @@ def test_pull_over_tcp_under_given_names(host):
 
 def test_pull_with_tls(host):
     """Only who has a certificate reads the export; incremental as ever."""
-    TlsBackup.keys = os.path.join(host.work, 'keys')
-    make_keys(TlsBackup.keys)
+    TlsBackup.keys = make_keys(os.path.join(host.work, 'keys'))
     with open(os.path.join(host.config, 'qemu.conf'), 'a') as conf:
         conf.write(f'backup_tls_x509_cert_dir = "{TlsBackup.keys}"\n'
                    'backup_tls_x509_verify = 1\n')

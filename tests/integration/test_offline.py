@@ -396,8 +396,8 @@ def test_network_disk_while_off(host):
         none_left()
         for name in ('c1', 'c2'):
             ours.checkpointLookupByName(name).delete(0)
-        stock.defineXML((xml % """<source protocol='rbd' name='pool/a'><host
-            name='mon'/></source>""").replace('</name>', '</name>' + uuid))
+        stock.defineXML((xml % """<source protocol='sheepdog' name='a'><host
+            name='h'/></source>""").replace('</name>', '</name>' + uuid))
         expect_error(libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "disk 'vda'",
                      ours.checkpointCreateXML, checkpoint_xml('c1'), 0)
     finally:

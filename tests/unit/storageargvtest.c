@@ -28,6 +28,7 @@
 #include "checkpoint_monitor.h"
 #include "checkpoint_process.h"
 #include "checkpoint_storage_argv.h"
+#include "checkpoint_storage_volume.h"
 
 #define IMAGES "/images/"
 #define PASSPHRASE "correct horse"
@@ -74,12 +75,51 @@ testProbe(virCheckpointStorageLayer *layer,
     return TRUE;
 }
 
+/* Pools as libvirt would show them. */
+static gboolean
+testLook(const gchar *pool,
+         const gchar *volume,
+         gchar **poolXml,
+         gchar **path,
+         virStorageVolType *type,
+         gpointer data,
+         GError **error)
+{
+    static const struct {
+        const gchar *name;
+        const gchar *xml;
+    } pools[] = {
+        {"default", "<pool type='dir'/>"},
+        {"lvm", "<pool type='logical'/>"},
+        {"ceph", "<pool type='rbd'/>"},
+        {"iscsi", "<pool type='iscsi'><source><host name='example.com' port='6000'/>"
+                  "<device path='iqn.2013-07.com.example:pool'/>"
+                  "<auth type='chap' username='me'><secret usage='target'/></auth>"
+                  "</source></pool>"},
+    };
+    guint i;
+
+    for (i = 0; i < G_N_ELEMENTS(pools); i++) {
+        if (g_str_equal(pools[i].name, pool))
+            *poolXml = g_strdup(pools[i].xml);
+    }
+    g_assert_nonnull(*poolXml);
+    *path = g_strconcat(IMAGES, volume, NULL);
+    *type = g_str_equal(volume, "folder")  ? VIR_STORAGE_VOL_DIR
+            : g_str_equal(pool, "default") ? VIR_STORAGE_VOL_FILE
+                                           : VIR_STORAGE_VOL_BLOCK;
+    return TRUE;
+}
+
 static GPtrArray *
 testDisks(const gchar *name, GError **error)
 {
-    g_autofree gchar *xml = testRead(name, ".xml");
+    g_autofree gchar *given = testRead(name, ".xml");
     g_autofree gchar *headers = testRead(name, ".headers");
-    g_autoptr(GPtrArray) disks = virCheckpointStorageDisks(xml, NULL, error);
+    g_autofree gchar *xml =
+        virCheckpointStorageTranslate(given, NULL, testLook, NULL, error);
+    g_autoptr(GPtrArray) disks =
+        xml ? virCheckpointStorageDisks(xml, NULL, error) : NULL;
     gint fd = 10;
     guint i;
     guint j;
@@ -94,6 +134,8 @@ testDisks(const gchar *name, GError **error)
 
             if (layer->luks)
                 layer->secretFd = fd++;
+            if (layer->authOption)
+                layer->auth.fd = fd++;
             if (g_strcmp0(layer->tls, "yes") == 0) {
                 layer->tlsDir = g_strdup("/pki");
                 layer->tlsKeyFd = fd++;
@@ -170,7 +212,7 @@ testGolden(gconstpointer data)
 static void
 testOnlyTheDisksAskedFor(void)
 {
-    g_autofree gchar *xml = testRead("unsupported-volume", ".xml");
+    g_autofree gchar *xml = testRead("unsupported-volume-rbd", ".xml");
     g_autoptr(GPtrArray) targets = g_ptr_array_new();
     g_autoptr(GPtrArray) disks = NULL;
     g_autoptr(GError) error = NULL;
@@ -299,8 +341,6 @@ testServe(TestPlace *place, virCheckpointStorageLayer *layer)
     gboolean served;
 
     testMakeImage(layer, path);
-    /* What TLS takes besides is for test_targets.py. */
-    g_clear_pointer(&layer->tlsDir, g_free);
     if (layer->host) {
         g_free(layer->host);
         g_free(layer->port);
@@ -362,9 +402,82 @@ testMakeLayers(TestPlace *place, GPtrArray *disks)
                 continue;
             }
             testMakeImage(layer, path);
+            if (layer->slice)
+                g_assert_cmpint(
+                    truncate(path, (off_t)(layer->sliceOffset + layer->sliceSize)), ==,
+                    0);
             g_free(layer->path);
             layer->path = g_steal_pointer(&path);
         }
+    }
+}
+
+/* TRUE if it takes more than this host has. */
+static gboolean
+testIsElsewhere(GPtrArray *disks)
+{
+    guint i;
+    guint j;
+
+    for (i = 0; i < disks->len; i++) {
+        const virCheckpointStorageDisk *disk = g_ptr_array_index(disks, i);
+
+        for (j = 0; j < disk->layers->len; j++) {
+            const virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, j);
+
+            if (layer->type == VIR_CHECKPOINT_STORAGE_OPTIONS || layer->tlsDir ||
+                (layer->slice && layer->type != VIR_CHECKPOINT_STORAGE_FILE))
+                return TRUE;
+        }
+    }
+    return FALSE;
+}
+
+/*
+ * The options of what cannot be reached here: a name that no node may have is refused
+ * after they were all understood, and before anything is opened.  A driver may be in a
+ * package that is not installed.
+ */
+static void
+testUnderstood(GPtrArray *disks)
+{
+    static const virCheckpointStorageDaemonOptions options;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(virCheckpointMonitor) monitor =
+        virCheckpointMonitorNewStorageDaemon(NULL, &options, &error);
+    g_auto(GStrv) argv = virCheckpointStorageArgv(disks, TRUE);
+    guint i;
+
+    g_assert_no_error(error);
+    for (i = 0; argv[i]; i++) {
+        g_autoptr(virCheckpointJson) given = NULL;
+        g_autoptr(virCheckpointJson) reply = NULL;
+        virCheckpointJson *asked;
+        g_autoptr(GError) refused = NULL;
+        gsize j;
+
+        if (!g_str_equal(argv[i], "--blockdev"))
+            continue;
+        given = virCheckpointJsonParse(argv[i + 1], -1, NULL);
+        /* What is above those is like everywhere else. */
+        if (virCheckpointJsonGet(given, "file"))
+            continue;
+        asked = virCheckpointJsonNewObject();
+        for (j = 0; j < virCheckpointJsonLength(given); j++) {
+            const gchar *key = virCheckpointJsonKey(given, j);
+
+            if (g_str_equal(key, "node-name"))
+                virCheckpointJsonAddString(asked, key, "0 bad");
+            else
+                virCheckpointJsonAdd(
+                    asked, key,
+                    virCheckpointJsonCopy(virCheckpointJsonMember(given, j)));
+        }
+        reply = virCheckpointMonitorRun(monitor, "blockdev-add", asked, &refused);
+        g_assert_null(reply);
+        g_test_message("%s: %s", argv[i + 1], refused->message);
+        g_assert_true(strstr(refused->message, "Invalid node-name: '0 bad'") ||
+                      strstr(refused->message, "Unknown driver"));
     }
 }
 
@@ -403,6 +516,10 @@ testAccepted(gconstpointer data)
     g_autoptr(GPtrArray) disks = testDisks(data, NULL);
     guint i;
 
+    if (testIsElsewhere(disks)) {
+        testUnderstood(disks);
+        return;
+    }
     place.dir = g_dir_make_tmp("storageargv-XXXXXX", NULL);
     place.undo = g_ptr_array_new();
     place.fds = g_array_new(FALSE, FALSE, sizeof(int));
