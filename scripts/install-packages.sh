@@ -6,7 +6,7 @@ set -u
 # What "apt-get install" is to get, one line for each purpose.
 PACKAGES="
     gcc libc6-dev meson ninja-build pkg-config rpcsvc-proto
-    libglib2.0-dev libxml2-dev libyajl-dev libvirt-dev libtirpc-dev
+    libglib2.0-dev libxml2-dev libyajl-dev libvirt-dev libtirpc-dev libnbd-dev
     libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
     qemu-system-x86 qemu-utils
     python3 python3-libvirt e2fsprogs util-linux mount openssl

@@ -65,6 +65,8 @@ virCheckpointSegmentCopy(const virCheckpointSegment *segment)
     copy->lost = segment->lost;
     copy->kept = g_strdup(segment->kept);
     copy->stamp = g_strdup(segment->stamp);
+    copy->replica = g_strdup(segment->replica);
+    copy->replicaStamp = g_strdup(segment->replicaStamp);
     virCheckpointSegmentCopyNames(copy->bitmaps, segment->bitmaps);
     virCheckpointSegmentCopyNames(copy->sidecars, segment->sidecars);
     return copy;
@@ -79,6 +81,8 @@ virCheckpointSegmentFree(virCheckpointSegment *segment)
     g_free(segment->born);
     g_free(segment->kept);
     g_free(segment->stamp);
+    g_free(segment->replica);
+    g_free(segment->replicaStamp);
     g_clear_pointer(&segment->bitmaps, g_ptr_array_unref);
     g_clear_pointer(&segment->sidecars, g_ptr_array_unref);
     g_free(segment);
@@ -195,6 +199,9 @@ virCheckpointRecordFormatSegment(GString *buf, const virCheckpointSegment *segme
         virCheckpointXmlAppend(buf, " kept='%s'", segment->kept);
     if (segment->stamp)
         virCheckpointXmlAppend(buf, " stamp='%s'", segment->stamp);
+    if (segment->replica && segment->replicaStamp)
+        virCheckpointXmlAppend(buf, " replica='%s' replicastamp='%s'", segment->replica,
+                               segment->replicaStamp);
     g_string_append(buf, ">\n");
     for (i = 0; i < segment->sidecars->len; i++)
         virCheckpointXmlAppend(buf, "      <sidecar file='%s'/>\n",
@@ -350,6 +357,8 @@ virCheckpointRecordParseSegment(xmlNode *node, GError **error)
     segment->born = virCheckpointXmlString(node, "./@born");
     segment->kept = virCheckpointXmlString(node, "./@kept");
     segment->stamp = virCheckpointXmlString(node, "./@stamp");
+    segment->replica = virCheckpointXmlString(node, "./@replica");
+    segment->replicaStamp = virCheckpointXmlString(node, "./@replicastamp");
     if (!virCheckpointXmlUint64(node, "./@size", &segment->sizeBytes) ||
         !virCheckpointXmlUint64(node, "./@granularity", &segment->granularity)) {
         virCheckpointRecordFail(error, "size of a segment");

@@ -37,6 +37,10 @@ typedef struct virCheckpointSegment {
      * are in sidecars, as long as the image's file still looks like @stamp. */
     gchar *kept;  /* or NULL */
     gchar *stamp; /* or NULL: nothing tells whether the file was written to */
+    /* A file that a copy of ours made the disk as of this checkpoint, for as long as it
+     * looks like @replicaStamp. */
+    gchar *replica; /* absolute path, or NULL */
+    gchar *replicaStamp;
     GPtrArray
         *bitmaps; /* gchar*: bitmap names, each VIR_CHECKPOINT_BITMAP_PREFIX + id */
     GPtrArray

@@ -20,6 +20,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
+#include "checkpoint_heal.h"
 #include "checkpoint_offline.h"
 #include "checkpoint_segmentspriv.h"
 
@@ -156,6 +157,7 @@ virCheckpointEnsureRestart(virCheckpointSegments *segments,
         if (!segment->lost)
             virCheckpointSegmentsWarnLost(segments, record, segment->target);
         segment->lost = TRUE;
+        virCheckpointHealSpoil(segments->view->uuid, segment->target);
     }
     g_clear_pointer(&segment->kept, g_free);
     g_clear_pointer(&segment->stamp, g_free);
@@ -328,6 +330,7 @@ virCheckpointSegmentsGiveUp(virCheckpointSegments *segments, GError **error)
                 continue;
             g_ptr_array_set_size(segment->bitmaps, 0);
             segment->lost = TRUE;
+            virCheckpointHealSpoil(segments->view->uuid, segment->target);
             virCheckpointSegmentsWarnLost(segments, record, segment->target);
         }
         if (!virCheckpointStoreSave(segments->store, record, error) ||

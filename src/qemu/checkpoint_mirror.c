@@ -25,6 +25,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
+#include "checkpoint_heal.h"
 #include "checkpoint_mirror_request.h"
 #include "checkpoint_mirrorpriv.h"
 
@@ -389,6 +390,7 @@ virCheckpointEngineInterrupt(virCheckpointEngine *engine)
 {
     g_atomic_int_set(&engine->interrupted, 1);
     virCheckpointMirrorKickAll(engine, NULL);
+    virCheckpointHealInterrupt();
 }
 
 gboolean

@@ -35,6 +35,7 @@
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_offline.h"
+#include "checkpoint_replica.h"
 
 gboolean
 virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
@@ -391,8 +392,10 @@ virCheckpointMirrorClean(const virCheckpointMirrorStep *step, GError **error)
         (failed && (!virCheckpointMirrorTurnBack(step, error) ||
                     !virCheckpointMirrorTakeCheckpointBack(step, error))))
         return VIR_CHECKPOINT_MIRROR_RETRY;
-    if (!failed)
+    if (!failed) {
         virCheckpointMirrorResumeForget(step->store, job);
+        virCheckpointReplicaNote(step->store, job);
+    }
     if (failed && job->destCreated && !mirror->pivoted &&
         !virCheckpointFileRemove(job->destPath, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;

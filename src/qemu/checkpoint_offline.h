@@ -46,6 +46,22 @@ virCheckpointOfflineOpenDisks(virConnectPtr conn,
                               GArray *inherited,
                               GError **error);
 
+/** What else a storage daemon is told when it starts. */
+typedef struct virCheckpointOfflineService {
+    gboolean
+        shared; /* read images that others have open read-write, past their locks */
+    const gchar *const *argv; /* further arguments, NULL-terminated */
+} virCheckpointOfflineService;
+
+/** As virCheckpointOfflineOpenDisks(), with more to do. */
+virCheckpointMonitor *
+virCheckpointOfflineServe(virConnectPtr conn,
+                          GPtrArray *disks,
+                          gboolean writable,
+                          const virCheckpointOfflineService *service,
+                          GArray *inherited,
+                          GError **error);
+
 /** Ends the storage daemon; its images are closed when this returns. */
 void
 virCheckpointOfflineClose(virCheckpointDomainView *view);

@@ -129,9 +129,26 @@ virCheckpointOfflineProbeFile(virCheckpointStorageLayer *layer,
     return FALSE;
 }
 
+/* Images that somebody else has open read-write can then be read. */
+static void
+virCheckpointOfflineShare(gchar **argv)
+{
+    for (; *argv; argv++) {
+        g_autoptr(virCheckpointJson) node = NULL;
+
+        if (!g_str_equal(*argv, "--blockdev") || !argv[1] ||
+            !(node = virCheckpointJsonParse(argv[1], -1, NULL)))
+            continue;
+        virCheckpointJsonAddBoolean(node, "force-share", TRUE);
+        g_free(argv[1]);
+        argv[1] = virCheckpointJsonFormat(node);
+    }
+}
+
 static virCheckpointMonitor *
 virCheckpointOfflineStart(GPtrArray *disks,
                           gboolean writable,
+                          const virCheckpointOfflineService *service,
                           GArray *fds,
                           GError **error)
 {
@@ -142,10 +159,20 @@ virCheckpointOfflineStart(GPtrArray *disks,
         .orderly = writable,
     };
     g_auto(GStrv) argv = virCheckpointStorageArgv(disks, writable);
+    g_autoptr(GPtrArray) all = g_ptr_array_new();
     g_autoptr(GError) failed = NULL;
-    virCheckpointMonitor *monitor = virCheckpointMonitorNewStorageDaemon(
-        (const gchar *const *)argv, &options, &failed);
+    virCheckpointMonitor *monitor;
+    gsize i;
 
+    if (service && service->shared)
+        virCheckpointOfflineShare(argv);
+    for (i = 0; argv[i]; i++)
+        g_ptr_array_add(all, argv[i]);
+    for (i = 0; service && service->argv[i]; i++)
+        g_ptr_array_add(all, (gpointer)service->argv[i]);
+    g_ptr_array_add(all, NULL);
+    monitor = virCheckpointMonitorNewStorageDaemon((const gchar *const *)all->pdata,
+                                                   &options, &failed);
     if (!monitor)
         g_set_error(error, VIR_CHECKPOINT_ERROR,
                     strstr(failed->message, "\" lock") ? VIR_ERR_RESOURCE_BUSY
@@ -176,7 +203,7 @@ virCheckpointOfflineProbeImage(virCheckpointStorageLayer *layer,
     g_ptr_array_add(layers, layer);
     g_ptr_array_add(disks, &disk);
     if (virCheckpointOfflineSecrets(conn, &disk, fds, error))
-        monitor = virCheckpointOfflineStart(disks, FALSE, fds, error);
+        monitor = virCheckpointOfflineStart(disks, FALSE, NULL, fds, error);
     virCheckpointOfflineCloseFds(&disk);
     if (!monitor || !(nodes = virCheckpointMonitorQueryNodes(monitor, error)))
         return FALSE;
@@ -217,6 +244,17 @@ virCheckpointOfflineOpenDisks(virConnectPtr conn,
                               GArray *inherited,
                               GError **error)
 {
+    return virCheckpointOfflineServe(conn, disks, writable, NULL, inherited, error);
+}
+
+virCheckpointMonitor *
+virCheckpointOfflineServe(virConnectPtr conn,
+                          GPtrArray *disks,
+                          gboolean writable,
+                          const virCheckpointOfflineService *service,
+                          GArray *inherited,
+                          GError **error)
+{
     virCheckpointMonitor *monitor = NULL;
     gboolean ready = TRUE;
     guint i;
@@ -227,7 +265,7 @@ virCheckpointOfflineOpenDisks(virConnectPtr conn,
         ready = virCheckpointOfflineSecrets(conn, g_ptr_array_index(disks, i),
                                             inherited, error);
     if (ready)
-        monitor = virCheckpointOfflineStart(disks, writable, inherited, error);
+        monitor = virCheckpointOfflineStart(disks, writable, service, inherited, error);
     for (i = 0; i < disks->len; i++)
         virCheckpointOfflineCloseFds(g_ptr_array_index(disks, i));
     return monitor;

@@ -27,6 +27,7 @@
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
 #include "checkpoint_file.h"
+#include "checkpoint_heal.h"
 #include "checkpoint_segmentspriv.h"
 
 /* A file name for a sidecar with the bits of bitmap @name that is not taken. */
@@ -207,6 +208,7 @@ virCheckpointParkFrozen(virCheckpointSegments *segments,
     }
     if (parts == VIR_CHECKPOINT_PARK_PARTS_LOST) {
         segment->lost = TRUE;
+        virCheckpointHealSpoil(segments->view->uuid, segment->target);
         virCheckpointSegmentsWarnLost(segments, record, segment->target);
         files = g_ptr_array_new();
     } else if (!(files = virCheckpointParkLayers(segments, with, name, error))) {

@@ -319,6 +319,50 @@ virCheckpointSidecarSalvage(virCheckpointStoreDomain *store,
     return TRUE;
 }
 
+/* QEMU's words for the end of a transaction that does what it is for. */
+#define FLUSH_ABORTED "aborted using Abort action"
+
+gboolean
+virCheckpointSidecarFlush(virCheckpointStoreDomain *store,
+                          virCheckpointMonitor *monitor,
+                          const gchar *node,
+                          guint64 sizeBytes,
+                          GError **error)
+{
+    g_autofree gchar *name = g_strdup_printf("flush-%08x.tmp", g_random_int());
+    g_autofree gchar *path = virCheckpointStoreDomainPath(store, name, error);
+    g_autoptr(virCheckpointSidecarNode) scratch = NULL;
+    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
+    g_autoptr(GError) ended = NULL;
+    gboolean made;
+
+    if (!path)
+        return FALSE;
+    made = virCheckpointSidecarMakeFile(path, sizeBytes, error) &&
+           (scratch = virCheckpointSidecarAttach(monitor, path, FALSE, error));
+    /* Open is enough: nothing is left however this ends. */
+    unlink(path);
+    if (!made || !virCheckpointFaultPoint("flush/attached", error))
+        return FALSE;
+    virCheckpointTxnAction(
+        txn, "blockdev-snapshot",
+        virCheckpointJsonBuild("s:node", node, "s:overlay", scratch->node, NULL));
+    virCheckpointTxnAction(txn, "abort", virCheckpointJsonNewObject());
+    if (virCheckpointTxnRun(txn, monitor, &ended)) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INTERNAL_ERROR,
+                            "a transaction that aborts succeeded");
+        return FALSE;
+    }
+    if (!virCheckpointMonitorAnswered(monitor) ||
+        !strstr(ended->message, FLUSH_ABORTED)) {
+        g_propagate_prefixed_error(error, g_steal_pointer(&ended),
+                                   "the disk cannot be flushed: ");
+        return FALSE;
+    }
+    return virCheckpointSidecarDetach(scratch, error) &&
+           virCheckpointFaultPoint("flush/done", error);
+}
+
 /*
  * Bitmaps merge only between disks of equal size.  A disk that was resized since has
  * its older sidecars resized in a copy; QEMU keeps the bits.

@@ -65,6 +65,22 @@ virCheckpointSidecarSalvage(virCheckpointStoreDomain *store,
                             GError **error);
 
 /**
+ * virCheckpointSidecarFlush:
+ * @node: of a running guest; @sizeBytes: its size
+ *
+ * What the guest wrote so far, QEMU's own caches of the image's format included, is in
+ * the image when this is TRUE: an external snapshot of the node begins with a flush
+ * whose failure is told, so one is begun, onto a scratch file, in a transaction that
+ * then aborts.  No other command tells whether a flush succeeded.
+ */
+gboolean
+virCheckpointSidecarFlush(virCheckpointStoreDomain *store,
+                          virCheckpointMonitor *monitor,
+                          const gchar *node,
+                          guint64 sizeBytes,
+                          GError **error);
+
+/**
  * virCheckpointSidecarLoad:
  * @sidecars: GPtrArray of gchar*: file names in the folder
  * Merges them all into the existing bitmap @name of @node (same virtual size). In

@@ -19,6 +19,7 @@
 
 #include "checkpoint_dispatchpriv.h"
 #include "checkpoint_error.h"
+#include "checkpoint_heal.h"
 #include "checkpoint_health.h"
 
 #include <libvirt/virterror.h>
@@ -62,12 +63,74 @@ virCheckpointCommandJobError(virCheckpointEngine *engine,
         engine, uuid, virCheckpointJsonGetString(arguments, "disk"), error);
 }
 
+static virCheckpointJson *
+virCheckpointCommandHeal(virCheckpointEngine *engine,
+                         const gchar *uuid,
+                         const virCheckpointJson *arguments,
+                         GError **error)
+{
+    const virCheckpointHealRequest request = {
+        .disk = virCheckpointJsonGetString(arguments, "disk"),
+        .against = virCheckpointJsonGetString(arguments, "against"),
+        .checkpoint = virCheckpointJsonGetString(arguments, "checkpoint"),
+    };
+
+    if (!request.disk || !request.against) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
+                            "virtcheckpoint-heal needs 'disk' and 'against'");
+        return NULL;
+    }
+    return virCheckpointEngineHeal(engine, uuid, &request, error)
+               ? virCheckpointJsonNewObject()
+               : NULL;
+}
+
+static const gchar *
+virCheckpointCommandDisk(const virCheckpointJson *arguments, GError **error)
+{
+    const gchar *disk = virCheckpointJsonGetString(arguments, "disk");
+
+    if (!disk)
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
+                            "'disk' is missing");
+    return disk;
+}
+
+static virCheckpointJson *
+virCheckpointCommandQueryHeal(virCheckpointEngine *engine,
+                              const gchar *uuid,
+                              const virCheckpointJson *arguments,
+                              GError **error)
+{
+    const gchar *disk = virCheckpointCommandDisk(arguments, error);
+
+    return disk ? virCheckpointEngineHealQuery(engine, uuid, disk, error) : NULL;
+}
+
+static virCheckpointJson *
+virCheckpointCommandCancelHeal(virCheckpointEngine *engine,
+                               const gchar *uuid,
+                               const virCheckpointJson *arguments,
+                               GError **error)
+{
+    const gchar *disk = virCheckpointCommandDisk(arguments, error);
+
+    return disk && virCheckpointEngineHealCancel(engine, uuid, disk, error)
+               ? virCheckpointJsonNewObject()
+               : NULL;
+}
+
 static const gchar *const virCheckpointCommandNothing[] = {NULL};
-static const gchar *const virCheckpointCommandDisk[] = {"disk", NULL};
+static const gchar *const virCheckpointCommandOfDisk[] = {"disk", NULL};
+static const gchar *const virCheckpointCommandOfHeal[] = {"disk", "against",
+                                                          "checkpoint", NULL};
 
 static const virCheckpointCommand virCheckpointCommands[] = {
     {"check", virCheckpointCommandNothing, virCheckpointCommandCheck},
-    {"job-error", virCheckpointCommandDisk, virCheckpointCommandJobError},
+    {"job-error", virCheckpointCommandOfDisk, virCheckpointCommandJobError},
+    {"heal", virCheckpointCommandOfHeal, virCheckpointCommandHeal},
+    {"query-heal", virCheckpointCommandOfDisk, virCheckpointCommandQueryHeal},
+    {"cancel-heal", virCheckpointCommandOfDisk, virCheckpointCommandCancelHeal},
 };
 
 static const virCheckpointCommand *

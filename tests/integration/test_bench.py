@@ -7,13 +7,26 @@ import os
 from lib import domain, paths
 
 
-def test_checkpoints_bench(host):
-    """bench/checkpoints measures both sides at two numbers of checkpoints."""
+def load(name):
     loader = importlib.machinery.SourceFileLoader(
-        'bench_checkpoints', os.path.join(paths.TOP, 'bench', 'checkpoints'))
+        f'bench_{name}', os.path.join(paths.TOP, 'bench', name))
     bench = importlib.util.module_from_spec(
         importlib.util.spec_from_loader(loader.name, loader))
     loader.exec_module(bench)
+    return bench
+
+
+def test_heal_bench(host):
+    """bench/heal heals against both formats and measures both sides."""
+    bench = load('heal')
+    found = bench.run(host, 16 * domain.MIB, 1)
+    assert len(list(bench.table(found, 16 * domain.MIB))) == 3
+    assert all(value > 0 for sides in found.values() for side in sides for value in side)
+
+
+def test_checkpoints_bench(host):
+    """bench/checkpoints measures both sides at two numbers of checkpoints."""
+    bench = load('checkpoints')
     model, numbers = domain.Model, [1, 2]
     try:
         ours, stock = bench.run(host, numbers, 64 * domain.MIB)

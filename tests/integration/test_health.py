@@ -8,8 +8,8 @@ import os
 import libvirt
 import libvirt_qemu
 
-from lib import paths, store
-from lib.domain import MIB, VM
+from lib import images, jobs, paths, store
+from lib.domain import MIB, VM, qemu_img
 from lib.host import Failure, wait_for
 from lib.oracle import Oracle
 
@@ -163,3 +163,236 @@ def test_killed_qemu_is_told_before_and_after_it_is_settled(host):
     oracle.write(3)
     oracle.finish(oracle.moments[0], 'vda')
     assert of(check(oracle), 'vda')[name]['health'] == 'healthy'
+
+
+def replica_xml(path, fmt='qcow2'):
+    return (f"<disk type='file'><driver type='{fmt}'/><source file='{path}'/></disk>")
+
+
+def keep(oracle, target, moment, fmt='qcow2'):
+    """A kept copy: the disk as of that moment, made by somebody else."""
+    path = os.path.join(oracle.host.images, f'kept-{target}-{moment.name}.{fmt}')
+    images.write_image(path, moment.models[target], fmt)
+    return path
+
+
+def heal_start(oracle, target, path, checkpoint=None, fmt='qcow2'):
+    arguments = {'disk': target, 'against': replica_xml(path, fmt)}
+    if checkpoint:
+        arguments['checkpoint'] = checkpoint
+    command(oracle.dom, 'heal', **arguments)
+
+
+def heal_end(oracle, target):
+    """How the heal ended: its last state."""
+    def over():
+        state = command(oracle.dom, 'query-heal', disk=target)
+        return state if state['state'] != 'running' else None
+    return wait_for(over, 'the heal is over')
+
+
+def heal(oracle, target, path, checkpoint=None, fmt='qcow2'):
+    heal_start(oracle, target, path, checkpoint, fmt)
+    state = heal_end(oracle, target)
+    assert state['state'] == 'completed', state
+    assert state['done'] == state['total'] == oracle.vm.disks[target].size, state
+    return state
+
+
+def lose(oracle):
+    """QEMU is killed and started again; tracking has begun anew."""
+    oracle.vm.kill_qemu()
+    oracle.vm.start(oracle.dom)
+    wait_for(lambda: len(oracle.vm.bitmaps()) == 1, 'tracking starts anew')
+
+
+def resync(oracle):
+    """After a crash the guest reads what the image holds, not all that it wrote."""
+    for target, disk in oracle.vm.disks.items():
+        raw = os.path.join(oracle.host.work, f'{target}.raw')
+        qemu_img('convert', '-U', '-O', 'raw', disk.path, raw)
+        with open(raw, 'rb') as file:
+            data = file.read()
+        disk.model.sectors = bytearray(data[::512])
+        images.expect_content(disk.path, disk.model, 'after the crash', force=True)
+
+
+def incremental_from_all(oracle, target):
+    """A finished copy onto a kept image of each checkpoint is the disk, byte for byte."""
+    for moment in [m for m in oracle.moments if target in m.models]:
+        oracle.finish(moment, target)
+
+
+def test_heal_makes_all_checkpoints_usable(host):
+    """Lost changes found again: each checkpoint of the disk, older and newer, copies
+    right, whichever older replica was compared, and the other disk is left alone."""
+    oracle = oracle_of(host)
+    for _ in range(3):
+        oracle.create(['vda', 'vdb'])
+        oracle.write(5)
+    kept = [keep(oracle, 'vda', moment) for moment in oracle.moments]
+    lose(oracle)
+    resync(oracle)
+    oracle.write(5)
+    state = heal(oracle, 'vda', kept[0], 'c1')
+    assert {c['health'] for c in of(check(oracle), 'vda').values()} == {'healthy'}
+    assert {c['health'] for c in of(check(oracle), 'vdb').values()} == {'wrong'}
+    assert 0 < state['differing'] < oracle.vm.disks['vda'].size
+    oracle.create(['vda', 'vdb'])
+    oracle.write(5)
+    incremental_from_all(oracle, 'vda')
+
+
+def test_heal_needs_no_name_for_a_replica_of_ours(host):
+    """The replica that a copy with a checkpoint left, untouched, by virsh, as typed."""
+    oracle = oracle_of(host)
+    oracle.create(['vda'])
+    oracle.write(4)
+    path = os.path.join(host.images, 'replica.qcow2')
+    name = oracle._name()
+    oracle.about_to_create(name, ['vda'])
+    jobs.start_copy(oracle.dom, 'vda', path, None, name, True)
+    jobs.wait_end(oracle.events, oracle.dom, 'vda')
+    oracle.moments.append(oracle.creating)
+    oracle.write(4)
+    lose(oracle)
+    resync(oracle)
+    xml = os.path.join(host.work, 'replica.xml')
+    with open(xml, 'w') as out:
+        out.write(replica_xml(path))
+    status, text = virsh(host, 'vm', '--heal', '--disk', 'vda', '--against', xml)
+    assert status == 0 and 'healthy' in text, text
+    incremental_from_all(oracle, 'vda')
+    lose(oracle)
+    resync(oracle)
+    with open(path, 'r+b') as file:
+        file.write(b'QFI')
+    status, text = virsh(host, 'vm', '--heal', '--disk', 'vda', '--against', xml)
+    assert status == 1 and 'was written to since' in text, text
+    status, text = virsh(host, 'vm', '--heal', '--disk', 'vda', '--against', xml,
+                         '--checkpoint', name)
+    assert status == 0, text
+    incremental_from_all(oracle, 'vda')
+
+
+def test_heal_while_the_guest_writes_all_the_time(host):
+    """Large clusters, a compressed replica, writes before, during and after the
+    comparison, a checkpoint in between: nothing is missed."""
+    held = os.path.join(host.work, 'go-on')
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'heal/begun=hold:{held}'})
+    vm = VM(host, disks=DISKS, create_options=('-o', 'cluster_size=512k'))
+    oracle = Oracle(host, vm, host.random)
+    oracle.write(6)
+    oracle.create(['vda'])
+    oracle.write(4)
+    oracle.create(['vda'])
+    oracle.write(4)
+    kept = keep(oracle, 'vda', oracle.moments[0])
+    small = kept + '.small'
+    qemu_img('convert', '-c', '-O', 'qcow2', kept, small)
+    lose(oracle)
+    resync(oracle)
+    oracle.write(4)
+    heal_start(oracle, 'vda', small, 'c1')
+    oracle.write(6)
+    oracle.create(['vda'])
+    oracle.write(6)
+    with open(held, 'w'):
+        pass
+    oracle.write(6)
+    assert heal_end(oracle, 'vda')['state'] == 'completed'
+    oracle.write(2)
+    incremental_from_all(oracle, 'vda')
+
+
+def test_heal_of_a_guest_that_is_off(host):
+    """Lost and healed while off, against a raw replica; then it starts and goes on."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(4)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(4)
+    oracle.vm.kill_qemu()
+    resync(oracle)
+    for target in ('vda', 'vdb'):
+        heal(oracle, target, keep(oracle, target, oracle.moments[0], 'raw'), 'c1', 'raw')
+    assert check(oracle)['health'] == 'healthy', check(oracle)
+    incremental_from_all(oracle, 'vdb')
+    oracle.vm.start(oracle.dom)
+    oracle.write(4)
+    oracle.check(copies=True)
+    incremental_from_all(oracle, 'vda')
+
+
+def refused(code, text, call, *args):
+    try:
+        call(*args)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != code or text not in error.get_error_message():
+            raise Failure(f'{error.get_error_code()}: {error}') from error
+        return
+    raise Failure(f'no error {code} with "{text}"')
+
+
+def test_what_heal_refuses(host):
+    """Whatever could put too little into the lost segment, before anything is read."""
+    oracle = oracle_of(host)
+    invalid, wrong = libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_OPERATION_INVALID
+    for _ in range(2):
+        oracle.create(['vda'])
+        oracle.write(4)
+    first = keep(oracle, 'vda', oracle.moments[0])
+    refused(wrong, "no changes of disk 'vda' are lost", heal_start, oracle, 'vda', first,
+            'c1')
+    lose(oracle)
+    oracle.create(['vda'])
+    image = oracle.vm.disks['vda'].path
+    refused(invalid, 'after the loss', heal_start, oracle, 'vda', first, 'c3')
+    refused(invalid, 'say with', heal_start, oracle, 'vda', first)
+    refused(invalid, 'itself', heal_start, oracle, 'vda', image, 'c1')
+    refused(invalid, 'not found', heal_start, oracle, 'vdx', first, 'c1')
+    refused(wrong, 'no checkpoint covers', heal_start, oracle, 'vdb', first, 'c1')
+    refused(libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT, "'c9'", heal_start, oracle, 'vda', first,
+            'c9')
+    refused(wrong, 'not being healed', command, oracle.dom, 'query-heal')        if False else None
+    short = os.path.join(host.images, 'short.qcow2')
+    qemu_img('create', '-q', '-f', 'qcow2', short, str(MIB))
+    refused(invalid, 'bytes', heal_start, oracle, 'vda', short, 'c1')
+    lose(oracle)
+    refused(invalid, 'lost twice', heal_start, oracle, 'vda', first, 'c1')
+    # Two losses: the later one by a replica from between them, then the earlier one.
+    resync(oracle)
+    assert state(oracle)
+    oracle.moments = oracle.moments[:2]
+    oracle.dom.checkpointLookupByName('c3').delete(0)
+    heal(oracle, 'vda', first, 'c1')
+    incremental_from_all(oracle, 'vda')
+
+
+def test_a_loss_while_it_is_healed(host):
+    """QEMU dies in the middle: the heal fails, says so, and the next one works."""
+    held = os.path.join(host.work, 'go-on')
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'heal/begun=hold:{held}'})
+    oracle = Oracle(host, VM(host, disks=DISKS), host.random)
+    oracle.create(['vda'])
+    oracle.write(4)
+    first = keep(oracle, 'vda', oracle.moments[0])
+    lose(oracle)
+    heal_start(oracle, 'vda', first, 'c1')
+    refused(libvirt.VIR_ERR_OPERATION_INVALID, 'being healed already', heal_start, oracle,
+            'vda', first, 'c1')
+    lose(oracle)
+    resync(oracle)
+    with open(held, 'w'):
+        pass
+    failed = heal_end(oracle, 'vda')
+    assert failed['state'] == 'failed' and 'lost once more' in failed['error'], failed
+    assert of(check(oracle), 'vda')['c1']['health'] == 'wrong'
+    os.unlink(held)
+    heal_start(oracle, 'vda', first, 'c1')
+    command(oracle.dom, 'cancel-heal', disk='vda')
+    with open(held, 'w'):
+        pass
+    assert heal_end(oracle, 'vda')['state'] == 'cancelled'
+    heal(oracle, 'vda', first, 'c1')
+    incremental_from_all(oracle, 'vda')

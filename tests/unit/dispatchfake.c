@@ -13,6 +13,7 @@
 #include "dispatchfake.h"
 
 #include "checkpoint_error.h"
+#include "checkpoint_heal.h"
 #include "checkpoint_health.h"
 
 #include <string.h>
@@ -551,6 +552,36 @@ virCheckpointEngineCheck(virCheckpointEngine *engine, const gchar *uuid, GError 
     return fakeDid(engine, error, "check %s", uuid)
                ? virCheckpointJsonBuild("s:health", "healthy", NULL)
                : NULL;
+}
+
+gboolean
+virCheckpointEngineHeal(virCheckpointEngine *engine,
+                        const gchar *uuid,
+                        const virCheckpointHealRequest *request,
+                        GError **error)
+{
+    return fakeDid(engine, error, "heal %s %s %s %s", uuid, request->disk,
+                   request->against, request->checkpoint ? request->checkpoint : "-");
+}
+
+virCheckpointJson *
+virCheckpointEngineHealQuery(virCheckpointEngine *engine,
+                             const gchar *uuid,
+                             const gchar *disk,
+                             GError **error)
+{
+    return fakeDid(engine, error, "query-heal %s %s", uuid, disk)
+               ? virCheckpointJsonBuild("s:disk", disk, NULL)
+               : NULL;
+}
+
+gboolean
+virCheckpointEngineHealCancel(virCheckpointEngine *engine,
+                              const gchar *uuid,
+                              const gchar *disk,
+                              GError **error)
+{
+    return fakeDid(engine, error, "cancel-heal %s %s", uuid, disk);
 }
 
 gboolean

@@ -518,7 +518,22 @@ testCommandAnswered(void)
     g_assert_cmpint(frame->status, ==, VIR_CHECKPOINT_FRAME_OK);
     g_assert_true(testDecode((xdrproc_t)xdr_virCheckpointProtoText, frame, &reply));
     g_assert_cmpstr(reply.text, ==, "{\"return\":{\"health\":\"healthy\"}}");
-    testExpectLog(&test, "check " FAKE_UUID);
+    testCommand(&test,
+                "{\"execute\":\"virtcheckpoint-heal\",\"arguments\":{\"disk\":\"vda\","
+                "\"against\":\"<disk/>\",\"checkpoint\":\"c1\"}}",
+                0);
+    testAnswer(&test, 2, VIR_CHECKPOINT_QEMU_PROC_MONITOR_COMMAND);
+    testCommand(&test,
+                "{\"execute\":\"virtcheckpoint-query-heal\",\"arguments\":{\"disk\":"
+                "\"vda\"}}",
+                0);
+    testAnswer(&test, 3, VIR_CHECKPOINT_QEMU_PROC_MONITOR_COMMAND);
+    testCommand(&test, "{\"execute\":\"virtcheckpoint-cancel-heal\"}", 0);
+    testExpectError(&test, 4, VIR_CHECKPOINT_QEMU_PROC_MONITOR_COMMAND,
+                    VIR_ERR_INVALID_ARG, VIR_CHECKPOINT_FROM_QEMU,
+                    "invalid argument: 'disk' is missing");
+    testExpectLog(&test, "check " FAKE_UUID "|heal " FAKE_UUID
+                         " vda <disk/> c1|query-heal " FAKE_UUID " vda");
     testClose(&test);
 }
 

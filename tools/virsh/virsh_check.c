@@ -25,8 +25,9 @@
 #include "checkpoint_file.h"
 
 #define VIRSH_XML_MAX_BYTES (10 * 1024 * 1024)
-/** How often a heal is asked how far it is. */
-#define VIRSH_HEAL_POLL_USEC (300 * 1000)
+/** How often a heal is asked how far it is: more and more seldom. */
+#define VIRSH_HEAL_POLL_USEC (10 * 1000)
+#define VIRSH_HEAL_POLL_MAX_USEC (300 * 1000)
 
 #define OPTION(name) [VIR_CHECKPOINT_VIRSH_CHECK_##name]
 
@@ -276,6 +277,7 @@ virCheckpointVirshCheckFollow(virDomainPtr dom,
 {
     const gchar *disk = check->values[VIR_CHECKPOINT_VIRSH_CHECK_DISK];
     gboolean cancelled = FALSE;
+    gulong poll = VIRSH_HEAL_POLL_USEC;
 
     for (;;) {
         g_autoptr(virCheckpointJson) now = NULL;
@@ -310,7 +312,8 @@ virCheckpointVirshCheckFollow(virDomainPtr dom,
                                       virCheckpointJsonGetString(now, "error"));
             return FALSE;
         }
-        g_usleep(VIRSH_HEAL_POLL_USEC);
+        g_usleep(poll);
+        poll = MIN(poll * 5 / 4, VIRSH_HEAL_POLL_MAX_USEC);
     }
 }
 
