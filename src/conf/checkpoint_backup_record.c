@@ -27,6 +27,13 @@ static const gchar *const virCheckpointBackupStates[] = {
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(virCheckpointBackupStates) == VIR_CHECKPOINT_BACKUP_LAST);
 
+const gchar *
+virCheckpointBackupStateToString(virCheckpointBackupState state)
+{
+    g_assert(state < VIR_CHECKPOINT_BACKUP_LAST);
+    return virCheckpointBackupStates[state];
+}
+
 static void
 virCheckpointBackupNameFree(gpointer opaque)
 {

@@ -38,6 +38,8 @@ typedef struct virCheckpointBackupRecord {
     GPtrArray *names;    /* virCheckpointBackupName* */
 } virCheckpointBackupRecord;
 
+const gchar *
+virCheckpointBackupStateToString(virCheckpointBackupState state);
 virCheckpointBackupRecord *
 virCheckpointBackupRecordNew(void);
 void

@@ -31,6 +31,13 @@ static const gchar *const virCheckpointRecordStates[] = {
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(virCheckpointRecordStates) == VIR_CHECKPOINT_RECORD_LAST);
 
+const gchar *
+virCheckpointRecordStateToString(virCheckpointRecordState state)
+{
+    g_assert(state < VIR_CHECKPOINT_RECORD_LAST);
+    return virCheckpointRecordStates[state];
+}
+
 virCheckpointSegment *
 virCheckpointSegmentNew(const gchar *target)
 {

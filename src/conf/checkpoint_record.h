@@ -76,6 +76,8 @@ virCheckpointRecordSegment(const virCheckpointRecord *record, const gchar *targe
 gchar *
 virCheckpointRecordNewId(void);
 
+const gchar *
+virCheckpointRecordStateToString(virCheckpointRecordState state);
 gchar *
 virCheckpointRecordFormat(const virCheckpointRecord *record);
 /** Parses and checks: ids, bitmap prefix, sidecar names without '/', known version. */

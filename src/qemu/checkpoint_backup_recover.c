@@ -25,6 +25,7 @@
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
 #include "checkpoint_file.h"
+#include "checkpoint_recoverytable.h"
 #include "checkpoint_segmentspriv.h"
 #include "checkpoint_xml.h"
 
@@ -332,6 +333,9 @@ virCheckpointBackupRecover(virCheckpointEngine *engine,
     }
     if (!record)
         return TRUE;
+    g_debug("domain=%s backup=%s state=%s: %s", view->uuid, record->id,
+            virCheckpointBackupStateToString(record->state),
+            virCheckpointRecoveryOfBackup(record->state));
     if (record->state == VIR_CHECKPOINT_BACKUP_BEGINNING)
         return virCheckpointBackupRecoverCall(engine, store, view, record, running,
                                               error);

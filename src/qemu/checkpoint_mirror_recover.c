@@ -18,6 +18,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_mirrorpriv.h"
+#include "checkpoint_recoverytable.h"
 
 /* An error, unless all that is left to do concerns no image: the domain may start. */
 static gboolean
@@ -112,9 +113,10 @@ virCheckpointMirrorTakeUp(virCheckpointMirror *mirror,
                           GError **error)
 {
     mirror->takenUp = TRUE;
-    g_info("domain %s, disk '%s': taking up mirror job %s in state %s", mirror->uuid,
-           mirror->target, mirror->job->id,
-           virCheckpointJobStateToString(mirror->job->state));
+    g_info("domain %s, disk '%s': taking up mirror job %s in state %s: %s",
+           mirror->uuid, mirror->target, mirror->job->id,
+           virCheckpointJobStateToString(mirror->job->state),
+           virCheckpointRecoveryOfJob(mirror->job->state));
     if (virCheckpointMirrorAdvanceAll(mirror, store, view) !=
             VIR_CHECKPOINT_MIRROR_RETRY ||
         (view && view->running))

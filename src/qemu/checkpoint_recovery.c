@@ -26,6 +26,7 @@
 #include "checkpoint_fault.h"
 #include "checkpoint_offline.h"
 #include "checkpoint_quiesce.h"
+#include "checkpoint_recoverytable.h"
 #include "checkpoint_segmentspriv.h"
 
 static gboolean
@@ -135,6 +136,16 @@ virCheckpointRecoveryCreating(virCheckpointSegments *segments,
     return virCheckpointStoreSave(segments->store, copy, error);
 }
 
+/* The log tells what is done before it is done. */
+static void
+virCheckpointRecoverySay(virCheckpointSegments *segments,
+                         const virCheckpointRecord *record)
+{
+    g_info("domain %s: checkpoint '%s' is %s: %s", segments->view->name,
+           record->def->name, virCheckpointRecordStateToString(record->state),
+           virCheckpointRecoveryOfCheckpoint(record->state));
+}
+
 /* The first record in state @state, or NULL. */
 static virCheckpointRecord *
 virCheckpointRecoveryFind(virCheckpointSegments *segments,
@@ -159,6 +170,7 @@ virCheckpointRecoveryRecords(virCheckpointSegments *segments, GError **error)
     /* Without the images nobody can tell: the bitmaps may be in them. */
     while (segments->graph && (record = virCheckpointRecoveryFind(
                                    segments, VIR_CHECKPOINT_RECORD_CREATING))) {
+        virCheckpointRecoverySay(segments, record);
         if (!virCheckpointRecoveryCreating(segments, record, error) ||
             !virCheckpointFaultPoint("settle/created", error) ||
             !virCheckpointSegmentsRefresh(segments, error))
@@ -168,6 +180,7 @@ virCheckpointRecoveryRecords(virCheckpointSegments *segments, GError **error)
                 virCheckpointRecoveryFind(segments, VIR_CHECKPOINT_RECORD_DELETING))) {
         g_autofree gchar *id = g_strdup(record->id);
 
+        virCheckpointRecoverySay(segments, record);
         if (!virCheckpointSegmentsFinishDelete(segments, id, error) ||
             !virCheckpointSegmentsRefresh(segments, error))
             return FALSE;
