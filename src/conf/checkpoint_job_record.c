@@ -24,6 +24,7 @@ static const gchar *const virCheckpointJobStates[] = {
     [VIR_CHECKPOINT_JOB_PREPARING] = "preparing",
     [VIR_CHECKPOINT_JOB_OVERLAYING] = "overlaying",
     [VIR_CHECKPOINT_JOB_BULK] = "bulk",
+    [VIR_CHECKPOINT_JOB_NATIVE] = "native",
     [VIR_CHECKPOINT_JOB_MIRRORING] = "mirroring",
     [VIR_CHECKPOINT_JOB_PIVOTING] = "pivoting",
     [VIR_CHECKPOINT_JOB_COMMITTING] = "committing",
@@ -43,9 +44,10 @@ G_STATIC_ASSERT(G_N_ELEMENTS(virCheckpointJobOutcomes) ==
 #define TO(state) (1U << VIR_CHECKPOINT_JOB_##state)
 
 static const guint virCheckpointJobNext[] = {
-    [VIR_CHECKPOINT_JOB_PREPARING] = TO(OVERLAYING) | TO(CLEANING),
+    [VIR_CHECKPOINT_JOB_PREPARING] = TO(OVERLAYING) | TO(NATIVE) | TO(CLEANING),
     [VIR_CHECKPOINT_JOB_OVERLAYING] = TO(BULK) | TO(COMMITTING) | TO(CLEANING),
     [VIR_CHECKPOINT_JOB_BULK] = TO(MIRRORING) | TO(COMMITTING),
+    [VIR_CHECKPOINT_JOB_NATIVE] = TO(OVERLAYING) | TO(CLEANING),
     [VIR_CHECKPOINT_JOB_MIRRORING] = TO(PIVOTING) | TO(COMMITTING),
     [VIR_CHECKPOINT_JOB_PIVOTING] = TO(MIRRORING) | TO(CLEANING) | TO(COMMITTING),
     [VIR_CHECKPOINT_JOB_COMMITTING] = TO(CLEANING),
@@ -208,6 +210,8 @@ virCheckpointJobRecordFormat(const virCheckpointJobRecord *job)
         g_string_append(buf, "  <verify/>\n");
     if (job->endCheckpoints)
         g_string_append(buf, "  <endCheckpoints/>\n");
+    if (job->native)
+        g_string_append(buf, "  <native/>\n");
     if (job->full)
         g_string_append(buf, "  <full/>\n");
     if (job->aside)
@@ -327,6 +331,7 @@ virCheckpointJobRecordParse(const gchar *xml, GError **error)
     job->finish = virCheckpointXmlNode(root, "./finish") != NULL;
     job->verify = virCheckpointXmlNode(root, "./verify") != NULL;
     job->endCheckpoints = virCheckpointXmlNode(root, "./endCheckpoints") != NULL;
+    job->native = virCheckpointXmlNode(root, "./native") != NULL;
     job->full = virCheckpointXmlNode(root, "./full") != NULL;
     job->aside = virCheckpointXmlNode(root, "./aside") != NULL;
     job->asideBegun = virCheckpointXmlNode(root, "./aside[@begun='yes']") != NULL;

@@ -20,6 +20,7 @@ typedef enum {
                                       on S */
     VIR_CHECKPOINT_JOB_OVERLAYING, /* the snapshot may or may not have run: S or O */
     VIR_CHECKPOINT_JOB_BULK,       /* guest on O, frozen S is copied to the target */
+    VIR_CHECKPOINT_JOB_NATIVE,     /* guest on S, QEMU's own bitmap mirror copies it */
     VIR_CHECKPOINT_JOB_MIRRORING,  /* libvirt's own copy of O to the target runs or is
                                       about to */
     VIR_CHECKPOINT_JOB_PIVOTING,   /* the pivot may or may not have run: O or T */
@@ -49,6 +50,7 @@ typedef struct virCheckpointJobRecord {
     gboolean verify;         /* compare source and target before it ends well */
     gboolean endCheckpoints; /* a pivot may end the disk's checkpoints */
     gboolean full;           /* no bitmap given: everything is copied */
+    gboolean native;     /* by QEMU's own bitmap mirror: no overlay unless it pivots */
     gchar *sinceId;      /* id of the base checkpoint's record; NULL: libvirt's own */
     gchar *since;        /* its name as given, or NULL */
     gchar *checkpointId; /* id of the checkpoint made by this job, or NULL */

@@ -367,6 +367,7 @@ virCheckpointEngineOpenConnection(virCheckpointEngine *engine, GError **error)
         return FALSE;
     }
     virCheckpointBackupEventsMissed(engine);
+    virCheckpointMirrorEventsMissed(engine);
     g_mutex_lock(&engine->lock);
     g_hash_table_remove_all(engine->settled);
     g_mutex_unlock(&engine->lock);
@@ -424,6 +425,7 @@ virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
     g_mutex_init(&engine->lock);
     g_cond_init(&engine->changed);
     engine->mirrors = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    engine->dialects = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     engine->settled = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     engine->backups = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                             virCheckpointBackupEndFree);
@@ -465,6 +467,7 @@ virCheckpointEngineFree(virCheckpointEngine *engine)
     g_hash_table_unref(engine->settled);
     g_hash_table_unref(engine->backups);
     g_hash_table_unref(engine->mirrors);
+    g_hash_table_unref(engine->dialects);
     g_cond_clear(&engine->changed);
     g_mutex_clear(&engine->lock);
     g_mutex_clear(&engine->connectLock);

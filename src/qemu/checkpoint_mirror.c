@@ -314,7 +314,18 @@ virCheckpointMirrorDomainEvent(virCheckpointEngine *engine,
                                gint event,
                                gint detail)
 {
+    if (event == VIR_DOMAIN_EVENT_STARTED || event == VIR_DOMAIN_EVENT_STOPPED ||
+        event == VIR_DOMAIN_EVENT_CRASHED)
+        virCheckpointMirrorSetDialect(engine, uuid, -1);
     virCheckpointMirrorKickAll(engine, uuid);
+}
+
+void
+virCheckpointMirrorEventsMissed(virCheckpointEngine *engine)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&engine->mirrorLock);
+
+    g_hash_table_remove_all(engine->dialects);
 }
 
 void
@@ -439,7 +450,8 @@ virCheckpointMirrorMayAbort(virCheckpointMirror *mirror, guint flags, GError **e
                     mirror->target);
         return FALSE;
     }
-    if (mirror->ready && mirror->state == VIR_CHECKPOINT_JOB_MIRRORING)
+    if (mirror->ready && (mirror->state == VIR_CHECKPOINT_JOB_MIRRORING ||
+                          mirror->state == VIR_CHECKPOINT_JOB_NATIVE))
         return TRUE;
     g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_BLOCK_COPY_ACTIVE,
                 "disk '%s' not ready for pivot yet", mirror->target);
@@ -589,7 +601,8 @@ virCheckpointEngineMirrorSetSpeed(virCheckpointEngine *engine,
     mirror->bandwidthBytes = bandwidthBytes;
     state = mirror->state;
     g_mutex_unlock(&mirror->lock);
-    if (state != VIR_CHECKPOINT_JOB_BULK && state != VIR_CHECKPOINT_JOB_MIRRORING)
+    if (state != VIR_CHECKPOINT_JOB_BULK && state != VIR_CHECKPOINT_JOB_NATIVE &&
+        state != VIR_CHECKPOINT_JOB_MIRRORING)
         return VIR_CHECKPOINT_MIRROR_OURS;
     /* A job that has just ended is no error: the next one takes the speed over. */
     if (!virCheckpointMirrorApplySpeed(mirror, state, bandwidthBytes, &failed))

@@ -27,6 +27,9 @@ virCheckpointMirrorStop(virCheckpointEngine *engine);
 /** At its end: no thread is left.  Frees what the hash holds. */
 void
 virCheckpointMirrorFini(virCheckpointEngine *engine);
+/** Guests may have been started and stopped unseen. */
+void
+virCheckpointMirrorEventsMissed(virCheckpointEngine *engine);
 
 /**
  * virCheckpointMirrorRecover:

@@ -92,16 +92,33 @@ virCheckpointMirrorPrepareTarget(const virCheckpointMirrorStep *step, GError **e
 gboolean
 virCheckpointMirrorPrepare(const virCheckpointMirrorStep *step, GError **error)
 {
-    virCheckpointJobRecord *job = step->mirror->job;
-
     if (!virCheckpointFaultPoint("mirror/recorded", error) ||
-        !virCheckpointMirrorPrepareTarget(step, error) ||
-        (!step->mirror->offline &&
-         !virCheckpointMirrorOverlayCreate(job->overlayPath, job->sourcePath, "qcow2",
-                                           job->sizeBytes, error)) ||
-        !virCheckpointFaultPoint("mirror/overlay-created", error))
+        !virCheckpointMirrorPrepareTarget(step, error))
         return FALSE;
-    if (!virCheckpointMirrorTurnOver(step, error) ||
+    if (!step->mirror->job->native)
+        return virCheckpointMirrorPrepareOverlay(step, error);
+    return virCheckpointMirrorTurnOver(step, error) &&
+           virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_NATIVE, error);
+}
+
+gboolean
+virCheckpointMirrorMakeOverlay(const virCheckpointMirrorStep *step, GError **error)
+{
+    const virCheckpointJobRecord *job = step->mirror->job;
+
+    return (step->mirror->offline ||
+            virCheckpointMirrorOverlayCreate(job->overlayPath, job->sourcePath, "qcow2",
+                                             job->sizeBytes, error)) &&
+           virCheckpointFaultPoint("mirror/overlay-created", error);
+}
+
+gboolean
+virCheckpointMirrorPrepareOverlay(const virCheckpointMirrorStep *step, GError **error)
+{
+    const virCheckpointJobRecord *job = step->mirror->job;
+
+    if (!virCheckpointMirrorMakeOverlay(step, error) ||
+        !virCheckpointMirrorTurnOver(step, error) ||
         (job->finish && !virCheckpointMirrorMakeCheckpoint(step, error)))
         return FALSE;
     return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_OVERLAYING, error);
@@ -168,7 +185,9 @@ virCheckpointMirrorSetCovered(const virCheckpointMirrorStep *step,
         virCheckpointSegmentsTop(segments, job->target, NULL);
 
     g_clear_pointer(&job->covered, g_ptr_array_unref);
-    if (mirror->offline || (top && g_strcmp0(top->file, job->overlayPath) == 0))
+    if (mirror->offline ||
+        (top &&
+         g_strcmp0(top->file, job->native ? job->sourcePath : job->overlayPath) == 0))
         job->covered = virCheckpointSegmentsParts(segments, base, job->target);
 }
 
@@ -226,7 +245,7 @@ virCheckpointMirrorSince(const virCheckpointMirrorStep *step,
 }
 
 /* Makes the work bitmap. */
-static gboolean
+gboolean
 virCheckpointMirrorMakeWork(const virCheckpointMirrorStep *step,
                             const gchar *node,
                             const gchar *name,
@@ -286,7 +305,9 @@ virCheckpointMirrorAttachOrNot(const virCheckpointMirrorStep *step, GError **err
     g_autoptr(GError) failed = NULL;
     gboolean refused = FALSE;
 
-    if (mirror->job->aside || virCheckpointMirrorAttach(step, &refused, &failed))
+    /* QEMU's own mirror has left its nodes for this pass. */
+    if (mirror->job->aside || mirror->job->native ||
+        virCheckpointMirrorAttach(step, &refused, &failed))
         return TRUE;
     if (!refused) {
         g_propagate_error(error, g_steal_pointer(&failed));
@@ -315,7 +336,9 @@ virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error
     }
     if (job->full)
         job->workBytes = job->sizeBytes;
-    else if (!virCheckpointMirrorMakeWork(step, where.source->name, bitmap, error))
+    else if (job->native ? !virCheckpointMirrorNativeWork(step, &where, error)
+                         : !virCheckpointMirrorMakeWork(step, where.source->name,
+                                                        bitmap, error))
         return FALSE;
     if (!virCheckpointMirrorSave(step, error) ||
         !virCheckpointMirrorAttachOrNot(step, error))

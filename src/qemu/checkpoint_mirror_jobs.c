@@ -209,6 +209,15 @@ virCheckpointMirrorDeleteBitmap(const virCheckpointMirrorStep *step,
     return TRUE;
 }
 
+gboolean
+virCheckpointMirrorDeleteWork(const virCheckpointMirrorStep *step, GError **error)
+{
+    g_autoptr(virCheckpointGraph) graph =
+        virCheckpointGraphQuery(step->view->monitor, error);
+
+    return graph && virCheckpointMirrorDeleteBitmap(step, graph, error);
+}
+
 /* *busy: it was told to end and has not yet. */
 static gboolean
 virCheckpointMirrorEndBulk(const virCheckpointMirrorStep *step,

@@ -160,13 +160,13 @@ virCheckpointMirrorSetEndsCheckpoints(const virCheckpointJobRecord *job, GError 
                 job->destPath, job->target);
 }
 
-/* A target that cannot hold a bitmap would end tracking for all checkpoints. */
-static gboolean
+gboolean
 virCheckpointMirrorMayPivot(const virCheckpointMirrorStep *step, GError **error)
 {
     virCheckpointMirror *mirror = step->mirror;
     g_autoptr(virCheckpointSegments) segments =
         virCheckpointSegmentsNew(step->store, step->view, error);
+    g_autofree gchar *ours = virCheckpointMirrorNodeName(mirror, "t");
     const GPtrArray *nodes;
     gboolean old = FALSE;
     guint i;
@@ -177,7 +177,8 @@ virCheckpointMirrorMayPivot(const virCheckpointMirrorStep *step, GError **error)
     for (i = 0; i < nodes->len; i++) {
         const virCheckpointNode *node = g_ptr_array_index(nodes, i);
 
-        if (node->compatOld && g_strcmp0(node->file, mirror->destPath) == 0)
+        if (node->compatOld && (g_strcmp0(node->file, mirror->destPath) == 0 ||
+                                g_strcmp0(node->name, ours) == 0))
             old = TRUE;
     }
     if (!old && g_str_equal(mirror->job->destFormat, "qcow2"))

@@ -217,7 +217,8 @@ virCheckpointMirrorTurnOver(const virCheckpointMirrorStep *step, GError **error)
     g_autoptr(virCheckpointSegments) segments = NULL;
     g_autoptr(GError) left = NULL;
 
-    if (!job->destId || mirror->offline || (job->finish && job->checkpoint))
+    if (!job->destId || mirror->offline ||
+        (job->finish && job->checkpoint && !job->native))
         return TRUE;
     segments = virCheckpointSegmentsNew(step->store, step->view, error);
     if (!segments || !virCheckpointMirrorTurnMake(step, segments, error))

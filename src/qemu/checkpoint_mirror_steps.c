@@ -99,8 +99,9 @@ virCheckpointMirrorDecide(virCheckpointMirror *mirror,
 static virCheckpointJobState
 virCheckpointMirrorWayBack(virCheckpointJobState state)
 {
-    return state == VIR_CHECKPOINT_JOB_PREPARING ? VIR_CHECKPOINT_JOB_CLEANING
-                                                 : VIR_CHECKPOINT_JOB_COMMITTING;
+    return state == VIR_CHECKPOINT_JOB_PREPARING || state == VIR_CHECKPOINT_JOB_NATIVE
+               ? VIR_CHECKPOINT_JOB_CLEANING
+               : VIR_CHECKPOINT_JOB_COMMITTING;
 }
 
 static virCheckpointMirrorResult
@@ -150,6 +151,12 @@ virCheckpointMirrorStepOverlaying(const virCheckpointMirrorStep *step, GError **
 
     if (virCheckpointMirrorUnanswered(step->mirror, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (step->mirror->job->native) {
+        virCheckpointMirrorResult left = virCheckpointMirrorNativeLeave(step, error);
+
+        if (left != VIR_CHECKPOINT_MIRROR_MOVED)
+            return left;
+    }
     /* Without a guest nobody writes: the disk is as frozen as below an overlay. */
     if (step->mirror->offline)
         done = virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_BULK, error);
@@ -251,7 +258,7 @@ virCheckpointMirrorBulkEnded(const virCheckpointMirrorStep *step,
                                                       : VIR_CHECKPOINT_MIRROR_RETRY;
 }
 
-static virCheckpointMirrorResult
+virCheckpointMirrorResult
 virCheckpointMirrorBulkCancel(const virCheckpointMirrorStep *step,
                               const gchar *name,
                               GError **error)
@@ -275,7 +282,7 @@ virCheckpointMirrorBulkCancel(const virCheckpointMirrorStep *step,
     return VIR_CHECKPOINT_MIRROR_WAIT;
 }
 
-static void
+void
 virCheckpointMirrorSetStarted(virCheckpointMirror *mirror)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
@@ -325,6 +332,7 @@ static const virCheckpointMirrorStepFunc virCheckpointMirrorSteps[] = {
     [VIR_CHECKPOINT_JOB_PREPARING] = virCheckpointMirrorStepPreparing,
     [VIR_CHECKPOINT_JOB_OVERLAYING] = virCheckpointMirrorStepOverlaying,
     [VIR_CHECKPOINT_JOB_BULK] = virCheckpointMirrorStepBulk,
+    [VIR_CHECKPOINT_JOB_NATIVE] = virCheckpointMirrorNative,
     [VIR_CHECKPOINT_JOB_MIRRORING] = virCheckpointMirrorLive,
     [VIR_CHECKPOINT_JOB_PIVOTING] = virCheckpointMirrorPivot,
     [VIR_CHECKPOINT_JOB_COMMITTING] = virCheckpointMirrorCommit,
@@ -389,6 +397,7 @@ virCheckpointMirrorMayRepeat(const virCheckpointMirrorStep *step)
 
     switch (mirror->job->state) {
     case VIR_CHECKPOINT_JOB_BULK:
+    case VIR_CHECKPOINT_JOB_NATIVE:
         return (mirror->begun || mirror->recovered) &&
                virCheckpointMirrorLostLibvirt(step);
     case VIR_CHECKPOINT_JOB_MIRRORING:

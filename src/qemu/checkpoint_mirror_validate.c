@@ -349,7 +349,8 @@ virCheckpointMirrorPlan(virCheckpointOperation *operation,
         return NULL;
     job = virCheckpointMirrorNewRecord(operation, request, disk, base);
     job->sizeBytes = top->sizeBytes;
-    if (!virCheckpointMirrorCheckTarget(segments, request, job, targetFd, error))
+    if (!virCheckpointMirrorCheckTarget(segments, request, job, targetFd, error) ||
+        !virCheckpointMirrorPlanNative(operation, job, error))
         return NULL;
     if (job->verify && job->aside) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,

@@ -85,6 +85,8 @@ virCheckpointMirrorLookBulk(virCheckpointMonitor *monitor,
         return VIR_CHECKPOINT_LOOK_STEP;
     if (!bulk.present || bulk.concluded)
         return VIR_CHECKPOINT_LOOK_STEP;
+    if (bulk.ready)
+        return mirror->ready ? VIR_CHECKPOINT_LOOK_NOTHING : VIR_CHECKPOINT_LOOK_STEP;
     virCheckpointMirrorSetProgress(mirror, bulk.curBytes, bulk.endBytes);
     return VIR_CHECKPOINT_LOOK_NOTHING;
 }
@@ -125,8 +127,12 @@ virCheckpointMirrorLookInner(virCheckpointMirrorEye *eye,
         return VIR_CHECKPOINT_LOOK_STEP;
     if (state != VIR_CHECKPOINT_JOB_MIRRORING)
         return inner.ready ? VIR_CHECKPOINT_LOOK_STEP : VIR_CHECKPOINT_LOOK_NOTHING;
+    /* A job that was ready before this copy began has its pivot asked for already. */
     if (mirror->ready)
-        return VIR_CHECKPOINT_LOOK_NOTHING;
+        return inner.ready && virCheckpointMirrorGetWish(mirror) !=
+                                  VIR_CHECKPOINT_MIRROR_WISH_NONE
+                   ? VIR_CHECKPOINT_LOOK_STEP
+                   : VIR_CHECKPOINT_LOOK_NOTHING;
     bulkBytes = virCheckpointMirrorBulkBytes(mirror);
     virCheckpointMirrorSetProgress(mirror, bulkBytes + inner.curBytes,
                                    bulkBytes + inner.endBytes);
@@ -161,7 +167,7 @@ virCheckpointMirrorLookOnce(virCheckpointMirrorEye *eye, virCheckpointMirror *mi
         return result;
     if (!virCheckpointMirrorEyeOpen(eye, mirror, &error))
         return VIR_CHECKPOINT_LOOK_STEP;
-    if (state == VIR_CHECKPOINT_JOB_BULK)
+    if (state == VIR_CHECKPOINT_JOB_BULK || state == VIR_CHECKPOINT_JOB_NATIVE)
         result = virCheckpointMirrorLookBulk(eye->monitor, mirror, &error);
     else
         result = virCheckpointMirrorLookInner(eye, mirror, state, &error);

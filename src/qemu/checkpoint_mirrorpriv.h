@@ -48,6 +48,7 @@ typedef struct virCheckpointMirror {
     gboolean begun;      /* the bulk job is known to exist or to have existed */
     gboolean copyBegun;  /* libvirt's copy was started or seen by this process */
     gboolean cancelSent; /* the bulk job was told to end */
+    gboolean stopSent;   /* QEMU's own mirror was told to end in order */
     gboolean pivoted;
     gboolean needsSettling; /* a record's fate must be settled before the next step */
     gboolean innerRan; /* libvirt ran a job of ours: its last event is waited for */
@@ -221,12 +222,32 @@ virCheckpointMirrorDecide(virCheckpointMirror *mirror,
 /** TRUE if the domain runs. */
 gboolean
 virCheckpointMirrorRunning(const virCheckpointMirrorStep *step);
+/** The caller of start has its answer. */
+void
+virCheckpointMirrorSetStarted(virCheckpointMirror *mirror);
+/** Tells job @name to end in failure, once. */
+virCheckpointMirrorResult
+virCheckpointMirrorBulkCancel(const virCheckpointMirrorStep *step,
+                              const gchar *name,
+                              GError **error);
 
 /* checkpoint_mirror_begin.c: from nothing to the bulk pass */
 gboolean
 virCheckpointMirrorPrepare(const virCheckpointMirrorStep *step, GError **error);
+/** The overlay's file. */
+gboolean
+virCheckpointMirrorMakeOverlay(const virCheckpointMirrorStep *step, GError **error);
+/** The same, what belongs to this moment, then OVERLAYING. */
+gboolean
+virCheckpointMirrorPrepareOverlay(const virCheckpointMirrorStep *step, GError **error);
 gboolean
 virCheckpointMirrorOverlay(const virCheckpointMirrorStep *step, GError **error);
+/** Makes the work bitmap @name on @node. */
+gboolean
+virCheckpointMirrorMakeWork(const virCheckpointMirrorStep *step,
+                            const gchar *node,
+                            const gchar *name,
+                            GError **error);
 gboolean
 virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error);
 /** The same for a guest that is off, in a storage daemon of the job's. */
@@ -263,6 +284,9 @@ virCheckpointMirrorResult
 virCheckpointMirrorLive(const virCheckpointMirrorStep *step, GError **error);
 virCheckpointMirrorResult
 virCheckpointMirrorPivot(const virCheckpointMirrorStep *step, GError **error);
+/** A target that cannot hold a bitmap would end tracking for all checkpoints. */
+gboolean
+virCheckpointMirrorMayPivot(const virCheckpointMirrorStep *step, GError **error);
 
 /* checkpoint_mirror_jobs.c: the jobs inside, and what they leave */
 
@@ -304,6 +328,9 @@ virCheckpointMirrorAttach(const virCheckpointMirrorStep *step,
  * storage. */
 gboolean
 virCheckpointMirrorDetach(const virCheckpointMirrorStep *step, GError **error);
+/** Removes the work bitmap. */
+gboolean
+virCheckpointMirrorDeleteWork(const virCheckpointMirrorStep *step, GError **error);
 /**
  * Removes what the bulk pass leaves: job, nodes, descriptor set, work bitmap.
  * @busy: (out): the job is still ending: call again.
@@ -378,6 +405,29 @@ virCheckpointMirrorAsideForget(const virCheckpointMirrorStep *step, GError **err
 gboolean
 virCheckpointMirrorAsideJudge(virConnectPtr conn,
                               const virCheckpointJobRecord *job,
+                              GError **error);
+
+/* checkpoint_mirror_native.c: copies by QEMU's own bitmap mirror */
+
+/** Decides whether @job is to be tried by it. */
+gboolean
+virCheckpointMirrorPlanNative(virCheckpointOperation *operation,
+                              virCheckpointJobRecord *job,
+                              GError **error);
+/** @dialect: virCheckpointNativeDialect; -1: another QEMU runs. */
+void
+virCheckpointMirrorSetDialect(virCheckpointEngine *engine,
+                              const gchar *uuid,
+                              gint dialect);
+virCheckpointMirrorResult
+virCheckpointMirrorNative(const virCheckpointMirrorStep *step, GError **error);
+/** Ends the job that is ready and makes the overlay: MOVED when that is done. */
+virCheckpointMirrorResult
+virCheckpointMirrorNativeLeave(const virCheckpointMirrorStep *step, GError **error);
+/** The job has left the work bitmap, which recorded on. */
+gboolean
+virCheckpointMirrorNativeWork(const virCheckpointMirrorStep *step,
+                              const virCheckpointMirrorWhere *where,
                               GError **error);
 
 /* checkpoint_mirror_offline.c */

@@ -96,6 +96,12 @@ def test_each_break_would_be_noticed(host):
         {'device': 'pull-vda', 'type': 'stream', 'status': 'running'}]})
     never('a look beside a pull', pull, SEEN)
     fine('a look after it', pull, dict(pull, reply={'return': []}), SEEN)
+    fine('mirror of the live disk', transaction(add('w'), merge('w', ('top', 'A'))),
+         command('blockdev-mirror', device='top', bitmap='w', bitmap_mode='always'))
+    never('mirror by the unseen', command('blockdev-mirror', device='top', bitmap='w'))
+    never('mirror by a sample', sample, command('blockdev-mirror', device='top', bitmap='n'))
+    never('mirror in another mode', transaction(add('w')), command(
+        'blockdev-mirror', device='top', bitmap='w', bitmap_mode='never'))
     never('copy from the live disk', transaction(add('w'), merge('w', ('top', 'A'))), command(
         'blockdev-backup', device='top', target='t', bitmap='w', bitmap_mode='always'))
     never('commit without base', call(

@@ -26,6 +26,7 @@ testJob(void)
     job->finish = TRUE;
     job->verify = TRUE;
     job->endCheckpoints = TRUE;
+    job->native = TRUE;
     job->full = TRUE;
     job->aside = TRUE;
     job->asideBegun = TRUE;
@@ -71,7 +72,8 @@ testJobRoundTrip(void)
     g_assert_cmpint(back->outcome, ==, job->outcome);
     g_assert_cmpstr(back->error, ==, job->error);
     g_assert_cmpint(back->errorCode, ==, job->errorCode);
-    g_assert_true(back->finish && back->verify && back->full && back->destCreated);
+    g_assert_true(back->finish && back->verify && back->native && back->full &&
+                  back->destCreated);
     g_assert_true(back->endCheckpoints);
     g_assert_true(back->aside && back->asideBegun);
     g_assert_cmpstr(back->sinceId, ==, job->sinceId);
@@ -117,7 +119,7 @@ testJobSparse(void)
     g_assert_null(back->destXml);
     g_assert_null(back->destPath);
     g_assert_null(back->covered);
-    g_assert_false(back->finish || back->full || back->destCreated);
+    g_assert_false(back->finish || back->native || back->full || back->destCreated);
 }
 
 static void
@@ -158,13 +160,14 @@ testJobMoves(void)
 {
     /* Row: from; column: to; in the order of the enum. */
     static const gchar *const allowed[] = {
-        "01....1", /* preparing: overlaying, cleaning */
-        "..1..11", /* overlaying: bulk, committing, cleaning */
-        "...1.1.", /* bulk: mirroring, committing */
-        "....11.", /* mirroring: pivoting, committing */
-        "...1.11", /* pivoting: mirroring, committing, cleaning */
-        "......1", /* committing: cleaning */
-        ".......", /* cleaning: the record goes */
+        "01.1...1", /* preparing: overlaying, native, cleaning */
+        "..1...11", /* overlaying: bulk, committing, cleaning */
+        "....1.1.", /* bulk: mirroring, committing */
+        ".1.....1", /* native: overlaying, cleaning */
+        ".....11.", /* mirroring: pivoting, committing */
+        "....1.11", /* pivoting: mirroring, committing, cleaning */
+        ".......1", /* committing: cleaning */
+        "........", /* cleaning: the record goes */
     };
     guint from;
     guint to;

@@ -200,6 +200,7 @@ class Job:
         self.error = error
         cancelled = error == os.strerror(125)  # ECANCELED
         self.settle()
+        self.unwrap()
         self.state = 'concluded'
         for status in ('aborting', 'concluded'):
             self._say_status(status)
@@ -284,7 +285,8 @@ class Job:
     def unwrap(self):
         """The node of a fault goes with the job."""
         if self.target != self.arguments['target']:
-            self.own.ask('blockdev-del', **{'node-name': self.target})
+            self.own.run('blockdev-del', **{'node-name': self.target})
+            self.target = self.arguments['target']
 
     # What clients ask of it
 

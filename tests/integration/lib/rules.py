@@ -104,6 +104,17 @@ class Monitor:
         if bitmap and data.get('bitmap-mode') != 'always':
             break_('copies with another bitmap-mode than always')
 
+    def _mirror(self, data, break_):
+        bitmap = self.bitmaps.get((data['device'], data.get('bitmap')))
+        if not data.get('bitmap'):
+            return
+        if data.get('bitmap-mode', 'always') != 'always':
+            break_('mirrors with another bitmap-mode than always')
+        if bitmap is None or not bitmap.recording:
+            break_(f'mirrors by {data["bitmap"]}, which was not seen recording')
+        if (data['device'], data['bitmap']) in self.sampled:
+            break_(f'mirrors by {data["bitmap"]}, which lacks what was written meanwhile')
+
     def _commit(self, data, break_):
         if not data.get('base') and not data.get('base-node'):
             break_('commits without a named base')
@@ -119,6 +130,8 @@ class Monitor:
                 self.bitmaps[key].recording = True
         elif kind in ('blockdev-backup', 'drive-backup'):
             self._backup(data, break_)
+        elif kind == 'blockdev-mirror':
+            self._mirror(data, break_)
         elif kind == 'block-commit':
             self._commit(data, break_)
         elif kind == 'block-dirty-bitmap-add':
