@@ -193,7 +193,7 @@ class Guest(VM):
         self._ids = 0
         os_xml = (f"<kernel>{self.kernel}</kernel><initrd>{self.initrd}</initrd>"
                   "<cmdline>console=ttyS1 quiet panic=-1 tsc=reliable</cmdline>")
-        extra = f"""<serial type='unix'><source mode='bind' path='{self._port}'/>
+        extra = options.pop('extra_devices', '') + f"""<serial type='unix'><source mode='bind' path='{self._port}'/>
               <target port='0'/></serial>
             <serial type='file'><source path='{self._console}'/>
               <target port='1'/></serial>"""
