@@ -53,6 +53,9 @@ virCheckpointMirrorRequestCheckFlags(const virCheckpointMirrorRequest *request,
              (request->flags & VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES))
         why = "flag VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES cannot be combined with"
               " parameter 'finish': there is no mirror phase";
+    else if (request->finish && (request->granularity || request->bufSize))
+        why = "parameters 'granularity' and 'buf-size' cannot be combined with"
+              " parameter 'finish': there is no mirror phase";
     if (!why)
         return TRUE;
     g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG, why);
@@ -73,6 +76,18 @@ virCheckpointMirrorRequestCheck(const virCheckpointMirrorRequest *request,
     if (request->granularity & (request->granularity - 1)) {
         g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
                             "granularity must be power of 2");
+        return FALSE;
+    }
+    /* QEMU's limits; the mirror that they are for begins after the bulk pass. */
+    if (request->granularity &&
+        (request->granularity < 512 || request->granularity > 64 * 1024 * 1024)) {
+        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,
+                            "granularity must be at least 512 and at most 64 MiB");
+        return FALSE;
+    }
+    if (request->bufSize > G_MAXINT64) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OVERFLOW,
+                    "buffer size must be less than %" G_GINT64_FORMAT, G_MAXINT64);
         return FALSE;
     }
     if (request->checkpoint && !virCheckpointDefCheckName(request->checkpoint, error))

@@ -359,6 +359,8 @@ virCheckpointMirrorPlan(virCheckpointOperation *operation,
                     job->destPath);
         return NULL;
     }
+    if (!virCheckpointMirrorCheckDelta(job, *targetFd, error))
+        return NULL;
     if (request->pivot && !virCheckpointMirrorCheckPivot(job, *targetFd, error))
         return NULL;
     virCheckpointMirrorResumePlan(operation->store, job, *targetFd);

@@ -134,6 +134,11 @@ virCheckpointMirrorLookInner(virCheckpointMirrorEye *eye,
                    ? VIR_CHECKPOINT_LOOK_STEP
                    : VIR_CHECKPOINT_LOOK_NOTHING;
     bulkBytes = virCheckpointMirrorBulkBytes(mirror);
+    /* Libvirt shows one byte of a job that has nothing to do yet. */
+    if (inner.endBytes == 1 && bulkBytes > 0) {
+        inner.curBytes = 0;
+        inner.endBytes = 0;
+    }
     virCheckpointMirrorSetProgress(mirror, bulkBytes + inner.curBytes,
                                    bulkBytes + inner.endBytes);
     return inner.ready ? VIR_CHECKPOINT_LOOK_STEP : VIR_CHECKPOINT_LOOK_NOTHING;

@@ -143,6 +143,13 @@ virCheckpointMirrorSetProgress(virCheckpointMirror *mirror,
 gboolean
 virCheckpointMirrorIsOn(const virCheckpointMirror *mirror, const gchar *disk);
 
+/* checkpoint_mirror_delta.c */
+
+/** VIR_ERR_INVALID_ARG if @fd is an empty qcow2 and the job would write parts of its
+ * clusters; sets the job's granularity where QEMU's would be too small. */
+gboolean
+virCheckpointMirrorCheckDelta(virCheckpointJobRecord *job, int fd, GError **error);
+
 /* checkpoint_mirror_failed.c */
 
 /** Clients may ask why it failed, until another one begins. */

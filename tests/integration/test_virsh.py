@@ -361,8 +361,11 @@ def test_the_commands_of_the_readme(host):
                '--checkpoint', 'c2', '--wait', '--verbose', '--finish')
     expect(done, 0, '\nSuccessfully copied\n')
     lines = done.stderr.split('\n')  # text mode reads '\r' as a line's end
-    assert lines[0] == '' and lines[-1] == 'Block Copy: [100 %]', lines
-    assert all(re.fullmatch(r'Block Copy: \[[ 0-9]{3} %\]', line) for line in lines[1:])
+    assert lines[0] == '' and lines[-1].startswith('Block Copy: [100 %]'), lines
+    assert sum('[100 %]' in line for line in lines) == 1, lines
+    size = r'[0-9.]+ (B|[KMGT]iB)'
+    shown = rf'Block Copy: \[[ 0-9]{{3}} %\] {size} of {size}(, {size}/s(, [0-9:]+ left)?)? *'
+    assert all(re.fullmatch(shown, line) for line in lines[1:]), lines
     expect_content(target, vm.disks['vda'].model, 'incremental copy')
     vm.write(6 * MIB, MIB, 3)
     done = run('blockcopy', 'vm', 'vda', '--xml', xml, '--reuse-external', '--bitmap', 'c2',

@@ -116,7 +116,7 @@ static const testCase testCases[] = {
     /* The finish parameter: the job ends by itself. */
     {"0=c", WAIT | EVENTS | FINISH, 0, FALSE, TRUE, "\nSuccessfully copied", "", ""},
     {"0=-c", WAIT | EVENTS | FINISH | VERBOSE, 0, FALSE, TRUE, "\nSuccessfully copied",
-     "\rBlock Copy: [  0 %]\rBlock Copy: [100 %]\rBlock Copy: [100 %]", ""},
+     "\rBlock Copy: [  0 %]\rBlock Copy: [100 %]", ""},
     {"r", WAIT | EVENTS | FINISH, 0, FALSE, TRUE, "\nSuccessfully copied", "", "0 "},
     {"r", WAIT | EVENTS | FINISH, 0, TRUE, FALSE, "",
      "error: failed to finish job for disk vda\n", "0 "},
@@ -139,6 +139,22 @@ static const testCase testCases[] = {
     {"==========-", WAIT | FINISH, 0, FALSE, TRUE, "\nSuccessfully copied", "", ""},
 };
 
+/* Without what stands behind the percents. */
+static gchar *
+testShort(const gchar *err)
+{
+    g_auto(GStrv) lines = g_strsplit(err, "\r", -1);
+    gsize i;
+
+    for (i = 1; lines[i]; i++) {
+        gchar *end = strchr(lines[i], ']');
+
+        if (end)
+            end[1] = '\0';
+    }
+    return g_strjoinv("\r", lines);
+}
+
 static void
 testFollow(gconstpointer data)
 {
@@ -152,6 +168,7 @@ testFollow(gconstpointer data)
     char *err = NULL;
     gsize outSize = 0;
     gsize errSize = 0;
+    g_autofree gchar *shown = NULL;
 
     ui.out = open_memstream(&out, &outSize);
     ui.err = open_memstream(&err, &errSize);
@@ -160,7 +177,8 @@ testFollow(gconstpointer data)
     fclose(ui.out);
     fclose(ui.err);
     g_assert_cmpstr(out, ==, one->out);
-    g_assert_cmpstr(err, ==, one->err);
+    shown = testShort(err);
+    g_assert_cmpstr(shown, ==, one->err);
     g_assert_cmpstr(libvirt.aborts->str, ==, one->aborts);
     g_assert_cmpint(libvirt.clock, <, 60000);
     g_string_free(libvirt.aborts, TRUE);
@@ -189,17 +207,38 @@ testQuiet(void)
 static void
 testProgress(void)
 {
+    static const virCheckpointVirshProgress steps[] = {
+        {G_MAXUINT64 - 1, G_MAXUINT64, 0},
+        {0, G_MAXUINT64, 1},
+        {0, 0, 0},
+        {1, 1, 0},
+        {3 << 20, 10 << 20, 1 << 20},
+        {10 << 20, 10 << 20, 2048},
+        {1, 7300, 1},
+    };
+    static const gchar *const want[] = {
+        "Block Copy: [ 99 %] 16777216.0 TiB of 16777216.0 TiB",
+        "Block Copy: [  0 %] 0 B of 16777216.0 TiB, 1 B/s, 5124095576030431:00:15 left",
+        "Block Copy: [100 %] 1 B of 1 B",
+        "Block Copy: [ 30 %] 3.0 MiB of 10.0 MiB, 1.0 MiB/s, 0:07 left",
+        "Block Copy: [100 %] 10.0 MiB of 10.0 MiB, 2.0 KiB/s",
+        "Block Copy: [  0 %] 1 B of 7.1 KiB, 1 B/s, 2:01:39 left",
+    };
     virCheckpointVirshUi ui = {0};
+    g_auto(GStrv) lines = NULL;
     char *err = NULL;
     gsize size = 0;
+    gsize i;
 
     ui.out = stdout;
     ui.err = open_memstream(&err, &size);
-    virCheckpointVirshUiProgress(&ui, 1, G_MAXUINT64);
-    virCheckpointVirshUiProgress(&ui, G_MAXUINT64, G_MAXUINT64);
-    virCheckpointVirshUiProgress(&ui, 0, 0);
+    for (i = 0; i < G_N_ELEMENTS(steps); i++)
+        virCheckpointVirshUiProgress(&ui, &steps[i]);
     fclose(ui.err);
-    g_assert_cmpstr(err, ==, "\rBlock Copy: [ 99 %]\rBlock Copy: [  0 %]");
+    lines = g_strsplit(err, "\r", -1);
+    g_assert_cmpuint(g_strv_length(lines), ==, G_N_ELEMENTS(want) + 1);
+    for (i = 0; i < G_N_ELEMENTS(want); i++)
+        g_assert_cmpstr(g_strchomp(lines[i + 1]), ==, want[i]);
     free(err);
 }
 

@@ -43,8 +43,11 @@ typedef struct {
     guint flags;
     gint64 deadline; /* 0: none */
     virDomainBlockJobInfo last;
-    guint gone; /* polls in a row that found no job */
-    guint full; /* polls in a row that found nothing left to copy */
+    gboolean seen;    /* progress has been shown: */
+    guint64 firstCur; /* ... what was there at first, */
+    gint64 firstMs;   /* ... and when */
+    guint gone;       /* polls in a row that found no job */
+    guint full;       /* polls in a row that found nothing left to copy */
 } virCheckpointVirshJob;
 
 static virCheckpointVirshOutcome
@@ -89,12 +92,31 @@ virCheckpointVirshJobByPoll(virCheckpointVirshJob *job,
     return VIR_CHECKPOINT_VIRSH_OUTCOME_NONE;
 }
 
+/* The rate is that since the first look: it does not jump with each. */
+static void
+virCheckpointVirshJobProgress(virCheckpointVirshJob *job, guint64 cur, guint64 end)
+{
+    virCheckpointVirshProgress progress = {cur, end, 0};
+    gint64 nowMs = job->ops->now(job->opaque);
+
+    if (!job->seen) {
+        job->seen = TRUE;
+        job->firstCur = cur;
+        job->firstMs = nowMs;
+    }
+    if (nowMs > job->firstMs && cur > job->firstCur)
+        progress.rate = (guint64)((gdouble)(cur - job->firstCur) * 1000.0 /
+                                  (gdouble)(nowMs - job->firstMs));
+    virCheckpointVirshUiProgress(job->ui, &progress);
+}
+
 static void
 virCheckpointVirshJobShow(virCheckpointVirshJob *job, const virDomainBlockJobInfo *info)
 {
-    if ((job->flags & VIR_CHECKPOINT_VIRSH_JOB_VERBOSE) &&
+    /* 100 % is for the end, once. */
+    if ((job->flags & VIR_CHECKPOINT_VIRSH_JOB_VERBOSE) && info->cur < info->end &&
         (info->cur != job->last.cur || info->end != job->last.end))
-        virCheckpointVirshUiProgress(job->ui, info->end - info->cur, info->end);
+        virCheckpointVirshJobProgress(job, info->cur, info->end);
     job->last = *info;
 }
 
@@ -157,7 +179,8 @@ virCheckpointVirshJobWait(virCheckpointVirshJob *job)
     if ((job->flags & VIR_CHECKPOINT_VIRSH_JOB_VERBOSE) &&
         (outcome == VIR_CHECKPOINT_VIRSH_OUTCOME_READY ||
          outcome == VIR_CHECKPOINT_VIRSH_OUTCOME_COMPLETED))
-        virCheckpointVirshUiProgress(job->ui, 0, 1);
+        virCheckpointVirshJobProgress(job, MAX(job->last.end, 1),
+                                      MAX(job->last.end, 1));
     return outcome;
 }
 
@@ -205,7 +228,8 @@ virCheckpointVirshJobFollow(const virCheckpointVirshJobOps *ops,
                             guint flags,
                             guint timeoutMs)
 {
-    virCheckpointVirshJob job = {ops, opaque, ui, path, flags, 0, {0}, 0, 0};
+    virCheckpointVirshJob job = {
+        .ops = ops, .opaque = opaque, .ui = ui, .path = path, .flags = flags};
     virCheckpointVirshOutcome outcome;
 
     if (!(flags & VIR_CHECKPOINT_VIRSH_JOB_WAIT)) {

@@ -91,20 +91,60 @@ virCheckpointVirshUiExtra(const virCheckpointVirshUi *ui, const gchar *text)
         virCheckpointVirshUiPrint(ui, text);
 }
 
+static gchar *
+virCheckpointVirshUiSize(guint64 bytes)
+{
+    static const gchar *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    gdouble size = (gdouble)bytes;
+    gsize i = 0;
+
+    while (size >= 1024 && i + 1 < G_N_ELEMENTS(units)) {
+        size /= 1024;
+        i++;
+    }
+    return g_strdup_printf(i == 0 ? "%.0f %s" : "%.1f %s", size, units[i]);
+}
+
+/* "0:06", "1:02:03". */
+static gchar *
+virCheckpointVirshUiTime(guint64 seconds)
+{
+    if (seconds < 3600)
+        return g_strdup_printf("%u:%02u", (guint)(seconds / 60), (guint)(seconds % 60));
+    return g_strdup_printf("%" G_GUINT64_FORMAT ":%02u:%02u", seconds / 3600,
+                           (guint)(seconds / 60 % 60), (guint)(seconds % 60));
+}
+
 void
 virCheckpointVirshUiProgress(const virCheckpointVirshUi *ui,
-                             guint64 remaining,
-                             guint64 total)
+                             const virCheckpointVirshProgress *progress)
 {
+    guint64 left = progress->total - MIN(progress->done, progress->total);
+    g_autofree gchar *done = virCheckpointVirshUiSize(progress->total - left);
+    g_autofree gchar *total = virCheckpointVirshUiSize(progress->total);
+    g_autofree gchar *rate = virCheckpointVirshUiSize(progress->rate);
+    g_autoptr(GString) text = g_string_new(NULL);
     guint percent = 100;
 
-    if (total == 0)
+    if (progress->total == 0)
         return;
-    /* Not 100 before the end; in floating point, as remaining * 100 may overflow. */
-    if (remaining > 0)
-        percent = MIN(99, (guint)(100.0 - (gdouble)remaining * 100.0 / (gdouble)total));
+    /* Not 100 before the end; in floating point, as left * 100 may overflow. */
+    if (left > 0)
+        percent =
+            MIN(99, (guint)(100.0 - (gdouble)left * 100.0 / (gdouble)progress->total));
+    g_string_append_printf(text, "%s of %s", done, total);
+    if (progress->rate > 0)
+        g_string_append_printf(text, ", %s/s", rate);
+    if (progress->rate > 0 && left > 0) {
+        g_autofree gchar *time =
+            virCheckpointVirshUiTime((left + progress->rate - 1) / progress->rate);
+
+        g_string_append_printf(text, ", %s left", time);
+    }
     (void)fflush(ui->out);
-    virCheckpointVirshUiWrite(ui->err, "\rBlock Copy: [%3u %%]", percent);
+    /* As long as the longest that it may have to cover. */
+    virCheckpointVirshUiWrite(ui->err, "\rBlock Copy: [%3u %%] %-52s", percent,
+                              text->str);
     (void)fflush(ui->err);
 }
 

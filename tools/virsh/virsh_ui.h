@@ -36,11 +36,18 @@ virCheckpointVirshUiPrint(const virCheckpointVirshUi *ui, const gchar *text);
 void
 virCheckpointVirshUiExtra(const virCheckpointVirshUi *ui, const gchar *text);
 
-/** "Block Copy: [ 42 %]" over the line on err. */
+/** How a copy gets on. */
+typedef struct {
+    guint64 done; /* bytes */
+    guint64 total;
+    guint64 rate; /* bytes per second, or 0: not known yet */
+} virCheckpointVirshProgress;
+
+/** "Block Copy: [ 42 %] 4.2 MiB of 10.0 MiB, 1.0 MiB/s, 0:06 left" over the line on
+ * err; with "100 %" when nothing is left. */
 void
 virCheckpointVirshUiProgress(const virCheckpointVirshUi *ui,
-                             guint64 remaining,
-                             guint64 total);
+                             const virCheckpointVirshProgress *progress);
 
 /** What stock prints after each command: a line's end, or with -t the time. */
 void
