@@ -10,7 +10,7 @@ PACKAGES="
     libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
     qemu-system-x86 qemu-utils
     python3 python3-libvirt e2fsprogs util-linux mount openssl
-    dbus polkitd virtnbdbackup
+    dbus polkitd virtnbdbackup nbdkit
     clang-format clang-tidy libxml2-utils
 "
 PATH=$PATH:/usr/sbin:/sbin

@@ -263,7 +263,9 @@ virCheckpointMirrorBulkCancel(const virCheckpointMirrorStep *step,
                               const gchar *name,
                               GError **error)
 {
+    g_auto(virCheckpointMirrorBulk) bulk = {0};
     g_autoptr(virCheckpointJson) reply = NULL;
+    g_autoptr(GError) failed = NULL;
 
     /* A server that does not answer holds the job, but not its daemon's end. */
     if (step->mirror->job->aside) {
@@ -274,12 +276,18 @@ virCheckpointMirrorBulkCancel(const virCheckpointMirrorStep *step,
     }
     if (step->mirror->cancelSent)
         return VIR_CHECKPOINT_MIRROR_WAIT;
-    reply = virCheckpointMonitorRun(step->view->monitor, "job-cancel",
-                                    virCheckpointJsonBuild("s:id", name, NULL), error);
-    if (!reply)
-        return VIR_CHECKPOINT_MIRROR_RETRY;
-    step->mirror->cancelSent = TRUE;
-    return VIR_CHECKPOINT_MIRROR_WAIT;
+    reply =
+        virCheckpointMonitorRun(step->view->monitor, "job-cancel",
+                                virCheckpointJsonBuild("s:id", name, NULL), &failed);
+    step->mirror->cancelSent = reply != NULL;
+    if (reply)
+        return VIR_CHECKPOINT_MIRROR_WAIT;
+    /* It may have ended just before. */
+    if (virCheckpointMirrorBulkQuery(step->view->monitor, name, &bulk, NULL) &&
+        bulk.concluded)
+        return virCheckpointMirrorBulkEnded(step, &bulk, error);
+    g_propagate_error(error, g_steal_pointer(&failed));
+    return VIR_CHECKPOINT_MIRROR_RETRY;
 }
 
 void
