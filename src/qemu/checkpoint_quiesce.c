@@ -13,6 +13,7 @@
 
 #include "config.h"
 
+#include <libvirt/libvirt-qemu.h>
 #include <libvirt/virterror.h>
 
 #include "checkpoint_error.h"
@@ -32,6 +33,20 @@ virCheckpointQuiesceForget(virCheckpointStoreDomain *store)
         g_warning("%s", error->message);
 }
 
+/*
+ * Libvirt waits for ever for an agent that was there once and says nothing: that would
+ * hold up everybody who wants something of the domain.  A ping has a limit.
+ */
+static gboolean
+virCheckpointQuiescePing(virCheckpointDomainView *view, GError **error)
+{
+    g_autofree char *reply =
+        virDomainQemuAgentCommand(view->domain, "{\"execute\":\"guest-ping\"}",
+                                  VIR_DOMAIN_QEMU_AGENT_COMMAND_DEFAULT, 0);
+
+    return reply || virCheckpointDomainSetError(error);
+}
+
 gboolean
 virCheckpointQuiesceFreeze(virCheckpointStoreDomain *store,
                            virCheckpointDomainView *view,
@@ -39,7 +54,8 @@ virCheckpointQuiesceFreeze(virCheckpointStoreDomain *store,
 {
     g_autofree gchar *path = virCheckpointStoreDomainPath(store, MARK, error);
 
-    if (!path || !virCheckpointFaultPoint("quiesce/before-mark", error) ||
+    if (!path || !virCheckpointQuiescePing(view, error) ||
+        !virCheckpointFaultPoint("quiesce/before-mark", error) ||
         !virCheckpointFileWrite(path, "", error) ||
         !virCheckpointFaultPoint("quiesce/marked", error))
         return FALSE;
@@ -50,8 +66,9 @@ virCheckpointQuiesceFreeze(virCheckpointStoreDomain *store,
         virCheckpointDomainSetError(error);
     }
     /* The agent may do late what it was asked for, or have done half of it. */
-    if (virDomainFSThaw(view->domain, NULL, 0, 0) >= 0 ||
-        virGetLastErrorCode() != VIR_ERR_AGENT_UNRESPONSIVE)
+    if (virCheckpointQuiescePing(view, NULL) &&
+        (virDomainFSThaw(view->domain, NULL, 0, 0) >= 0 ||
+         virGetLastErrorCode() != VIR_ERR_AGENT_UNRESPONSIVE))
         virCheckpointQuiesceForget(store);
     return FALSE;
 }
@@ -61,11 +78,13 @@ virCheckpointQuiesceThaw(virCheckpointStoreDomain *store, virCheckpointDomainVie
 {
     g_autoptr(GError) error = NULL;
 
-    if (virDomainFSThaw(view->domain, NULL, 0, 0) >= 0) {
-        virCheckpointQuiesceForget(store);
-        return;
+    if (virCheckpointQuiescePing(view, &error)) {
+        if (virDomainFSThaw(view->domain, NULL, 0, 0) >= 0) {
+            virCheckpointQuiesceForget(store);
+            return;
+        }
+        virCheckpointDomainSetError(&error);
     }
-    virCheckpointDomainSetError(&error);
     g_warning("domain %s (%s): file systems may stay frozen: %s", view->name,
               view->uuid, error->message);
 }

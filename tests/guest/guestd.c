@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -422,6 +423,20 @@ mountDevice(const char *device, const char *folder)
     return mount(device, folder, "ext4", 0, NULL) < 0 ? errno : 0;
 }
 
+/* Starts a program that is left alone; its pid. */
+static int
+startProgram(char **argv, uint64_t *value)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        execv(argv[0], argv);
+        _exit(127);
+    }
+    *value = (uint64_t)pid;
+    return pid < 0 ? errno : 0;
+}
+
 /* Commands on a range: write, zero, discard, verify. */
 static int
 runRange(char **argv, uint64_t *where)
@@ -478,6 +493,10 @@ runCommand(const char *id, int argc, char **argv)
         err = flushDevice(argv[1]);
     else if (argc == 3 && strcmp(argv[0], "mount") == 0)
         err = mountDevice(argv[1], argv[2]);
+    else if (argc >= 2 && strcmp(argv[0], "run") == 0)
+        err = startProgram(argv + 1, &value);
+    else if (argc == 3 && strcmp(argv[0], "kill") == 0)
+        err = kill(atoi(argv[1]), atoi(argv[2])) < 0 ? errno : 0;
     else if (argc == 2 && strcmp(argv[0], "umount") == 0)
         err = umount(argv[1]) < 0 ? errno : 0;
     else

@@ -7,6 +7,7 @@ Both are built once and kept in the build folder.
 
 import fcntl
 import glob
+import json
 import lzma
 import os
 import re
@@ -16,12 +17,17 @@ import subprocess
 import tempfile
 import time
 
+import libvirt
+import libvirt_qemu
+
 from . import paths
 from .domain import CLUSTER, SECTOR, VM
 from .host import Failure, wait_for
 
 BLOCK = 4096
-WANTED = ('virtio_pci', 'virtio_blk', 'virtio_scsi', 'sd_mod', 'ext4')  # or built in
+WANTED = ('virtio_pci', 'virtio_blk', 'virtio_scsi', 'sd_mod', 'ext4',
+          'virtio_console')  # or built in
+AGENT = '/usr/sbin/qemu-ga'
 MASK = (1 << 64) - 1
 
 
@@ -119,6 +125,53 @@ def _build(folder):
     shutil.rmtree(os.path.join(folder, 'root'), ignore_errors=True)
 
 
+def _unpack_agent(folder):
+    """The guest agent's program, unpacked in folder, or the installed one."""
+    try:
+        _run('apt-get', 'download', 'qemu-guest-agent', cwd=folder)
+        _run('dpkg', '-x', glob.glob(os.path.join(folder, 'qemu-guest-agent*.deb'))[0],
+             os.path.join(folder, 'agent'))
+        return os.path.join(folder, 'agent' + AGENT)
+    except Failure:
+        if os.access(AGENT, os.X_OK):
+            return AGENT
+        raise
+
+
+def _agent_entries(program):
+    """What of an initramfs the agent needs: itself and its libraries, as they are here."""
+    files = {AGENT: program}
+    for path in re.findall(r'(/\S+) \(0x', _run('ldd', program)):
+        files[path] = path
+    entries, made = [], set()
+    for name, source in sorted(files.items()):
+        parts = name[1:].split('/')
+        for depth in range(1, len(parts)):
+            folder = '/'.join(parts[:depth])
+            if folder not in made:
+                made.add(folder)
+                entries.append((folder, 0o040755, b''))
+        with open(source, 'rb') as data:
+            entries.append((name[1:], 0o100755, data.read()))
+    return entries
+
+
+def build_agent():
+    """An initramfs like build()'s, and qemu-guest-agent in it."""
+    _, initrd = build()
+    both = initrd + '-agent'
+    with open(os.path.join(paths.cache(), 'guest.lock'), 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(both):
+            with tempfile.TemporaryDirectory(dir=paths.cache()) as folder, \
+                    open(both + '.tmp', 'wb') as out, open(initrd, 'rb') as first:
+                data = first.read()
+                out.write(data + bytes(-len(data) % 512))
+                out.write(_cpio(_agent_entries(_unpack_agent(folder))))
+            os.rename(both + '.tmp', both)
+    return both
+
+
 def build():
     """(kernel, initramfs), made when missing or older than guestd."""
     place = os.path.join(paths.cache(), 'guest')
@@ -182,10 +235,16 @@ def check_records(raw, offset, length, seed, first=1):
 
 
 class Guest(VM):
-    """A VM that boots Linux; write, zero and discard run inside it."""
+    """A VM that boots Linux; write, zero and discard run inside it.
 
-    def __init__(self, host, name='guest', disks=None, **options):
+    agent: it has a channel for qemu-guest-agent, which start_agent() starts.
+    """
+
+    def __init__(self, host, name='guest', disks=None, agent=False, **options):
         self.kernel, self.initrd = build()
+        if agent:
+            self.initrd = build_agent()
+            options.setdefault('memory', 160)
         self._port = os.path.join(host.work, f'{name}.port')
         self._console = os.path.join(host.logs, f'{name}-console.log')
         self._socket = None
@@ -197,6 +256,9 @@ class Guest(VM):
               <target port='0'/></serial>
             <serial type='file'><source path='{self._console}'/>
               <target port='1'/></serial>"""
+        if agent:
+            extra += """<channel type='unix'>
+              <target type='virtio' name='org.qemu.guest_agent.0'/></channel>"""
         options.setdefault('memory', 96)
         super().__init__(host, name, disks, os_xml=os_xml, extra_devices=extra, **options)
 
@@ -280,6 +342,38 @@ class Guest(VM):
 
     def flush(self, target='vda'):
         self.command('flush', f'/dev/{target}')
+
+    # The agent
+
+    def start_agent(self):
+        """Starts it; libvirt has it connected.  Returns its pid in the guest."""
+        port = wait_for(self._agent_port, 'the guest has the channel', 30)
+        pid = int(self.command('run', AGENT, '-m', 'virtio-serial', '-p', port, '-t', '/dev',
+                               '-f', '/dev/ga.pid')[0])
+        wait_for(lambda: self.agent('guest-ping') == {}, 'the agent answers', 60)
+        return pid
+
+    def _agent_port(self):
+        """The device of the channel: Linux counts it with all its virtio devices."""
+        for number in range(8):
+            path = f'/dev/vport{number}p1'
+            try:
+                self.command('flush', path)
+                return path
+            except Failure as failure:
+                if 'No such file' not in str(failure):
+                    return path
+        return None
+
+    def agent(self, command):
+        """What the agent answers to a command, past us; None without an answer."""
+        try:
+            return json.loads(libvirt_qemu.qemuAgentCommand(
+                self.dom, json.dumps({'execute': command}), 5, 0))['return']
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_AGENT_UNRESPONSIVE:
+                raise
+            return None
 
     # Loads
 
