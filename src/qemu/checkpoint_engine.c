@@ -253,6 +253,18 @@ virCheckpointEngineJobCompleted(virConnectPtr conn,
 }
 
 static void
+virCheckpointEngineDeviceRemoved(virConnectPtr conn,
+                                 virDomainPtr domain,
+                                 const char *alias,
+                                 void *opaque)
+{
+    char uuid[VIR_UUID_STRING_BUFLEN];
+
+    if (virDomainGetUUIDString(domain, uuid) == 0)
+        virCheckpointMirrorDeviceEvent(opaque, uuid);
+}
+
+static void
 virCheckpointEngineReconnectTask(virCheckpointEngine *engine, gpointer data)
 {
     while (!virCheckpointEngineSleep(engine, RECONNECT_MS)) {
@@ -329,9 +341,12 @@ virCheckpointEngineDropConnection(virCheckpointEngine *engine)
         virConnectDomainEventDeregisterAny(conn, engine->blockJobId);
     if (engine->jobId >= 0)
         virConnectDomainEventDeregisterAny(conn, engine->jobId);
+    if (engine->deviceId >= 0)
+        virConnectDomainEventDeregisterAny(conn, engine->deviceId);
     engine->lifecycleId = -1;
     engine->blockJobId = -1;
     engine->jobId = -1;
+    engine->deviceId = -1;
     virConnectClose(conn);
 }
 
@@ -355,7 +370,11 @@ virCheckpointEngineOpenConnection(virCheckpointEngine *engine, GError **error)
     engine->jobId = virConnectDomainEventRegisterAny(
         conn, NULL, VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
         VIR_DOMAIN_EVENT_CALLBACK(virCheckpointEngineJobCompleted), engine, NULL);
+    engine->deviceId = virConnectDomainEventRegisterAny(
+        conn, NULL, VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+        VIR_DOMAIN_EVENT_CALLBACK(virCheckpointEngineDeviceRemoved), engine, NULL);
     if (engine->lifecycleId < 0 || engine->blockJobId < 0 || engine->jobId < 0 ||
+        engine->deviceId < 0 ||
         virConnectRegisterCloseCallback(conn, virCheckpointEngineClosed, engine, NULL) <
             0) {
         virCheckpointDomainSetError(error);
@@ -420,6 +439,7 @@ virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
     engine->lifecycleId = -1;
     engine->blockJobId = -1;
     engine->jobId = -1;
+    engine->deviceId = -1;
     g_mutex_init(&engine->mirrorLock);
     g_mutex_init(&engine->connectLock);
     g_mutex_init(&engine->lock);

@@ -50,6 +50,7 @@ struct virCheckpointEngine {
     gint lifecycleId;   /* event callbacks on conn, or -1 */
     gint blockJobId;
     gint jobId;
+    gint deviceId;
     gboolean hostLocked; /* virCheckpointStoreLockHost succeeded */
     gchar *host;         /* libvirt's uuid of this host; set before hostLocked */
 

@@ -309,6 +309,26 @@ virCheckpointMirrorFini(virCheckpointEngine *engine)
 }
 
 void
+virCheckpointMirrorDeviceEvent(virCheckpointEngine *engine, const gchar *uuid)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&engine->mirrorLock);
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, engine->mirrors);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        virCheckpointMirror *mirror = value;
+
+        if (!g_str_equal(mirror->uuid, uuid))
+            continue;
+        g_mutex_lock(&mirror->lock);
+        mirror->deviceWent = TRUE;
+        g_mutex_unlock(&mirror->lock);
+        virCheckpointMirrorKick(mirror);
+    }
+}
+
+void
 virCheckpointMirrorDomainEvent(virCheckpointEngine *engine,
                                const gchar *uuid,
                                gint event,

@@ -49,6 +49,10 @@ virCheckpointMirrorRecover(virCheckpointEngine *engine,
                            const virCheckpointJobRecord *job,
                            GError **error);
 
+/** A device was taken out of the domain.  Main context: must not block. */
+void
+virCheckpointMirrorDeviceEvent(virCheckpointEngine *engine, const gchar *uuid);
+
 /** A lifecycle event (virDomainEventType).  Main context: must not block. */
 void
 virCheckpointMirrorDomainEvent(virCheckpointEngine *engine,

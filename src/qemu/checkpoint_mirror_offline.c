@@ -52,7 +52,7 @@ virCheckpointMirrorOverlayNeeded(const virCheckpointMirrorStep *step)
 
     if (!g_file_test(mirror->overlayPath, G_FILE_TEST_EXISTS))
         return FALSE;
-    if (!step->view ||
+    if (!step->view || virCheckpointMirrorIsDetached(step) ||
         virCheckpointDomainFindDisk(step->view->disks, mirror->overlayPath))
         return TRUE;
     /* Failed before the bulk pass: in the snapshot, maybe. */
@@ -202,6 +202,12 @@ virCheckpointMirrorCommitFiles(const virCheckpointMirrorStep *step, GError **err
 virCheckpointMirrorResult
 virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **error)
 {
+    gboolean busy;
+
+    if (!virCheckpointMirrorSweepDetached(step, &busy, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (busy)
+        return VIR_CHECKPOINT_MIRROR_WAIT;
     if (!virCheckpointFaultPoint("mirror/before-offline-commit", error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     if (virCheckpointMirrorOverlayNeeded(step) &&

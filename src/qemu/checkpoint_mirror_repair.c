@@ -58,8 +58,7 @@ virCheckpointMirrorMergeOverlay(const virCheckpointMirrorStep *step,
     return virCheckpointTxnRun(txn, step->view->monitor, error);
 }
 
-/* Deletes the nodes of file @path, which is in no chain: format nodes, then files. */
-static void
+void
 virCheckpointMirrorDeleteOrphans(const virCheckpointMirrorStep *step,
                                  const virCheckpointMirrorWhere *where,
                                  const gchar *path)

@@ -26,7 +26,7 @@
 gboolean
 virCheckpointMirrorRunning(const virCheckpointMirrorStep *step)
 {
-    return step->view && step->view->running;
+    return step->view && step->view->running && !virCheckpointMirrorIsDetached(step);
 }
 
 /* What readers see follows what is recorded. */
@@ -383,8 +383,12 @@ virCheckpointMirrorGuestGone(const virCheckpointMirrorStep *step)
                   error ? error->message : "the domain was started");
         return VIR_CHECKPOINT_MIRROR_RETRY;
     }
-    g_set_error_literal(&why, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
-                        "domain is not running");
+    if (virCheckpointMirrorIsDetached(step))
+        g_set_error(&why, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                    "disk '%s' was detached", mirror->target);
+    else
+        g_set_error_literal(&why, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                            "domain is not running");
     return virCheckpointMirrorFail(step, why);
 }
 

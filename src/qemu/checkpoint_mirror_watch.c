@@ -152,12 +152,15 @@ virCheckpointMirrorLookOnce(virCheckpointMirrorEye *eye, virCheckpointMirror *mi
     virCheckpointMirrorLookResult result;
     virCheckpointMirrorWish wish;
     virCheckpointJobState state;
+    gboolean deviceWent;
 
     g_mutex_lock(&mirror->lock);
     wish = mirror->wish;
     state = mirror->state;
+    deviceWent = mirror->deviceWent;
+    mirror->deviceWent = FALSE;
     g_mutex_unlock(&mirror->lock);
-    if (virCheckpointMirrorIsConcluded(mirror) || mirror->needsSettling)
+    if (virCheckpointMirrorIsConcluded(mirror) || mirror->needsSettling || deviceWent)
         return VIR_CHECKPOINT_LOOK_STEP;
     if (wish != VIR_CHECKPOINT_MIRROR_WISH_NONE && wish != mirror->wishSeen) {
         mirror->wishSeen = wish;

@@ -71,10 +71,11 @@ typedef struct virCheckpointMirror {
     virCheckpointMirrorWish wish;
     GError *wishError; /* why the pivot did not happen; the job goes on */
     guint pivotsFailed;
-    gboolean kicked;  /* look now, not at the end of the poll's pause */
-    gint innerReady;  /* type of libvirt's job that said READY, or 0 */
-    gint innerEnded;  /* type of libvirt's job that ended, or 0 ... */
-    gint innerStatus; /* ... and how */
+    gboolean kicked;     /* look now, not at the end of the poll's pause */
+    gboolean deviceWent; /* a device of the domain is gone: maybe this disk */
+    gint innerReady;     /* type of libvirt's job that said READY, or 0 */
+    gint innerEnded;     /* type of libvirt's job that ended, or 0 ... */
+    gint innerStatus;    /* ... and how */
     guint64 bandwidthBytes;
     guint64 curBytes;
     guint64 endBytes;
@@ -226,7 +227,7 @@ void
 virCheckpointMirrorDecide(virCheckpointMirror *mirror,
                           virCheckpointJobOutcome outcome,
                           const GError *why);
-/** TRUE if the domain runs. */
+/** TRUE if the domain runs and has the disk. */
 gboolean
 virCheckpointMirrorRunning(const virCheckpointMirrorStep *step);
 /** The caller of start has its answer. */
@@ -237,6 +238,16 @@ virCheckpointMirrorResult
 virCheckpointMirrorBulkCancel(const virCheckpointMirrorStep *step,
                               const gchar *name,
                               GError **error);
+
+/* checkpoint_mirror_detached.c: the domain runs, but the disk was taken out */
+gboolean
+virCheckpointMirrorIsDetached(const virCheckpointMirrorStep *step);
+/** Then: ends our job and removes all nodes of the disk's images.  *busy: the job has
+ * been told to end and has not yet. */
+gboolean
+virCheckpointMirrorSweepDetached(const virCheckpointMirrorStep *step,
+                                 gboolean *busy,
+                                 GError **error);
 
 /* checkpoint_mirror_begin.c: from nothing to the bulk pass */
 gboolean
@@ -465,6 +476,11 @@ virCheckpointMirrorCommitByHand(const virCheckpointMirrorStep *step,
 /** QEMU is on T and libvirt's live definition does not say so: carries the bits. */
 gboolean
 virCheckpointMirrorPivotRepair(const virCheckpointMirrorStep *step, GError **error);
+/** Deletes the nodes of file @path, which is in no chain: format nodes, then files. */
+void
+virCheckpointMirrorDeleteOrphans(const virCheckpointMirrorStep *step,
+                                 const virCheckpointMirrorWhere *where,
+                                 const gchar *path);
 /** Deletes nodes of O and T that are in no chain, when libvirt did not. */
 gboolean
 virCheckpointMirrorDropOrphans(const virCheckpointMirrorStep *step, GError **error);
