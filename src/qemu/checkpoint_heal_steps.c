@@ -488,6 +488,7 @@ virCheckpointHealFinish(virCheckpointEngine *engine,
     g_autoptr(virCheckpointOperation) operation =
         virCheckpointOperationBegin(engine, heal->uuid, 0, error);
     g_autoptr(virCheckpointSegments) segments = NULL;
+    g_autoptr(GPtrArray) jobs = NULL;
     const virCheckpointNode *top;
     guint i;
 
@@ -513,5 +514,9 @@ virCheckpointHealFinish(virCheckpointEngine *engine,
         if (!virCheckpointHealPutIn(segments, heal, lost, error))
             return FALSE;
     }
+    /* Healed it is; what could not be read any more goes when it can. */
+    jobs = virCheckpointStoreListJobs(operation->store, NULL);
+    if (jobs && jobs->len == 0)
+        virCheckpointStoreCollect(operation->store, NULL);
     return TRUE;
 }

@@ -97,6 +97,13 @@ virCheckpointHealthCompare(gconstpointer a, gconstpointer b)
     return strcmp(*(const gchar *const *)a, *(const gchar *const *)b);
 }
 
+static void
+virCheckpointHealthAddTarget(GPtrArray *targets, const gchar *target)
+{
+    if (!g_ptr_array_find_with_equal_func(targets, target, g_str_equal, NULL))
+        g_ptr_array_add(targets, g_strdup(target));
+}
+
 GPtrArray *
 virCheckpointHealthTargets(virCheckpointSegments *segments)
 {
@@ -108,11 +115,19 @@ virCheckpointHealthTargets(virCheckpointSegments *segments)
         g_autoptr(GPtrArray) of =
             virCheckpointOfflineTargets(g_ptr_array_index(segments->records, i));
 
-        for (j = 0; j < of->len; j++) {
-            const gchar *target = g_ptr_array_index(of, j);
+        for (j = 0; j < of->len; j++)
+            virCheckpointHealthAddTarget(targets, g_ptr_array_index(of, j));
+    }
+    for (i = 0; segments->view->running && i < segments->view->disks->len; i++) {
+        const virCheckpointDisk *disk = g_ptr_array_index(segments->view->disks, i);
+        const virCheckpointNode *top =
+            virCheckpointSegmentsFindTop(segments, disk->target);
 
-            if (!g_ptr_array_find_with_equal_func(targets, target, g_str_equal, NULL))
-                g_ptr_array_add(targets, g_strdup(target));
+        for (j = 0; top && j < top->bitmaps->len; j++) {
+            const virCheckpointBitmapInfo *info = g_ptr_array_index(top->bitmaps, j);
+
+            if (g_str_has_prefix(info->name, VIR_CHECKPOINT_BITMAP_PREFIX))
+                virCheckpointHealthAddTarget(targets, disk->target);
         }
     }
     g_ptr_array_sort(targets, virCheckpointHealthCompare);
@@ -129,16 +144,20 @@ virCheckpointHealthGap(virCheckpointSegments *segments, virCheckpointRecord **pr
     *previous = NULL;
     for (i = 0; i < sorted->len; i++) {
         virCheckpointRecord *record = g_ptr_array_index(sorted, i);
+        g_autoptr(GPtrArray) below = NULL;
 
         if (!record->def->parent || virCheckpointTreeParent(segments->records, record))
             continue;
+        below = virCheckpointTreeDescendants(segments->records, record->def->name);
         /* The last one that nothing follows, and that is not after it. */
         for (j = 0; j < sorted->len; j++) {
             virCheckpointRecord *other = g_ptr_array_index(sorted, j);
             g_autoptr(GPtrArray) children =
                 virCheckpointTreeChildren(segments->records, other->def->name);
 
+            /* Times are in seconds: its descendants may be as old. */
             if (other == record || children->len > 0 ||
+                g_ptr_array_find(below, other, NULL) ||
                 other->def->creationTime > record->def->creationTime ||
                 (*previous &&
                  (*previous)->def->creationTime > other->def->creationTime))

@@ -85,7 +85,7 @@ virCheckpointHealthJudgeBitmap(virCheckpointHealthView *view,
                                const virCheckpointBitmapInfo *info,
                                virCheckpointRole role)
 {
-    if (role == VIR_CHECKPOINT_ROLE_STRAY) {
+    if (role == VIR_CHECKPOINT_ROLE_STRAY && node == view->top) {
         virCheckpointHealthWorsen(&view->health, VIR_CHECKPOINT_HEALTH_WRONG);
         virCheckpointHealthProblem(view->report, VIR_CHECKPOINT_HEALTH_WRONG,
                                    VIR_CHECKPOINT_MEND_REPAIR, view->target, NULL,

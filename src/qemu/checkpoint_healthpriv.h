@@ -60,7 +60,8 @@ virCheckpointHealthProblem(virCheckpointHealthReport *report,
 const gchar *
 virCheckpointHealthText(virCheckpointHealth health);
 
-/** Returns: (transfer full): the disks (gchar*) that any record covers, sorted. */
+/** Returns: (transfer full): the disks (gchar*) that any record covers, or that have
+ * bitmaps of our prefix, sorted. */
 GPtrArray *
 virCheckpointHealthTargets(virCheckpointSegments *segments);
 

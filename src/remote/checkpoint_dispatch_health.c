@@ -54,6 +54,15 @@ virCheckpointCommandCheck(virCheckpointEngine *engine,
 }
 
 static virCheckpointJson *
+virCheckpointCommandRepair(virCheckpointEngine *engine,
+                           const gchar *uuid,
+                           const virCheckpointJson *arguments,
+                           GError **error)
+{
+    return virCheckpointEngineRepair(engine, uuid, error);
+}
+
+static virCheckpointJson *
 virCheckpointCommandJobError(virCheckpointEngine *engine,
                              const gchar *uuid,
                              const virCheckpointJson *arguments,
@@ -127,6 +136,7 @@ static const gchar *const virCheckpointCommandOfHeal[] = {"disk", "against",
 
 static const virCheckpointCommand virCheckpointCommands[] = {
     {"check", virCheckpointCommandNothing, virCheckpointCommandCheck},
+    {"repair", virCheckpointCommandNothing, virCheckpointCommandRepair},
     {"job-error", virCheckpointCommandOfDisk, virCheckpointCommandJobError},
     {"heal", virCheckpointCommandOfHeal, virCheckpointCommandHeal},
     {"query-heal", virCheckpointCommandOfDisk, virCheckpointCommandQueryHeal},

@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 
 import libvirt
 import libvirt_qemu
@@ -12,6 +13,7 @@ from lib import images, jobs, paths, store
 from lib.domain import MIB, VM, qemu_img
 from lib.host import Failure, wait_for
 from lib.oracle import Oracle
+from lib.runner import limit
 
 DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
 
@@ -396,3 +398,211 @@ def test_a_loss_while_it_is_healed(host):
     assert heal_end(oracle, 'vda')['state'] == 'cancelled'
     heal(oracle, 'vda', first, 'c1')
     incremental_from_all(oracle, 'vda')
+
+
+# Damage: done behind the daemon's back, told by check, mended by the command it names.
+# Each returns what must be told: (problem, disk, checkpoint), and 'repair' or 'heal'.
+
+def folder_file(oracle, name):
+    return os.path.join(store.folder(oracle.host, oracle.vm), name)
+
+
+def sidecar(oracle, name):
+    return folder_file(oracle, record(oracle, name).segments['vda'].sidecars[0])
+
+
+def record(oracle, name):
+    return {r.name: r for r in store.records(oracle.host, oracle.vm)}[name]
+
+
+def record_path(oracle, name):
+    for path in glob.glob(folder_file(oracle, '*.checkpoint.xml')):
+        if store.Record(path).name == name:
+            return path
+    raise Failure(f'no record of {name}')
+
+
+def stray_bitmap(oracle):
+    oracle.vm.transaction(('block-dirty-bitmap-add', {
+        'node': oracle.vm.top(), 'name': 'virtcheckpoint.' + 'a' * 32}))
+    oracle.vm.write(MIB, 65536, 7)
+    return ('stray-bitmap', 'vda', ''), 'repair'
+
+
+def orphan_sidecar(oracle):
+    shutil.copy(sidecar(oracle, 'c1'), folder_file(oracle, 'f' * 32 + '.1.qcow2'))
+    return ('unneeded-file', '', ''), 'repair'
+
+
+def truncated_sidecar(oracle):
+    os.truncate(sidecar(oracle, 'c2'), 4096)
+    return ('bad-sidecar', 'vda', 'c2'), 'heal'
+
+
+def removed_sidecar(oracle):
+    os.unlink(sidecar(oracle, 'c2'))
+    return ('bad-sidecar', 'vda', 'c2'), 'heal'
+
+
+def removed_bitmap(oracle):
+    name = list(oracle.vm.bitmaps())[0]
+    oracle.vm.qmp('block-dirty-bitmap-remove', node=oracle.vm.top(), name=name)
+    return ('lost', 'vda', oracle.moments[-1].name), 'heal'
+
+
+def unreadable_record(oracle):
+    with open(record_path(oracle, 'c2'), 'w') as file:
+        file.write('<virtcheckpoint')
+    return ('bad-record', '', ''), 'repair'
+
+
+def removed_record(oracle):
+    os.unlink(record_path(oracle, 'c2'))
+    return ('gap', '', 'c1'), 'repair'
+
+
+def mend(oracle, how, first):
+    """What the report said, to the letter, with the replica's name put in."""
+    report = check(oracle)
+    problem = [p for p in report['problems'] if how in p.get('command', '')][0]
+    words = problem['command'].split()[2:]
+    if how == 'heal':
+        xml = os.path.join(oracle.host.work, 'replica.xml')
+        with open(xml, 'w') as out:
+            out.write(replica_xml(first))
+        words = [xml if w == 'REPLICA.xml' else w for w in words] + ['--checkpoint', 'c1']
+    return virsh(oracle.host, *words)
+
+
+@limit(240)
+def test_each_damage_is_told_and_mended(host):
+    """Check names disk, checkpoint and command; that command, as it stands, mends it;
+    afterwards copies since each checkpoint are right."""
+    damages = [stray_bitmap, orphan_sidecar, truncated_sidecar, removed_sidecar,
+               removed_bitmap, unreadable_record, removed_record]
+    host.start_daemon()
+    for number, damage in enumerate(damages if host.all else
+                                    host.random.sample(damages, 4)):
+        oracle = Oracle(host, VM(host, f'vm{number}', DISKS), host.random)
+        for _ in range(4):
+            oracle.create(['vda'])
+            oracle.write(3)
+            oracle.vm.write(0, 65536, len(oracle.moments))
+        first = keep(oracle, 'vda', oracle.moments[0])
+        oracle.say(damage.__name__)
+        (problem, disk, checkpoint), how = damage(oracle)
+        found = told(check(oracle))
+        assert (problem, disk, checkpoint) in found, (damage.__name__, found)
+        status, text = mend(oracle, how, first)
+        if problem in ('bad-record', 'gap'):
+            assert status == 2 and ('lost', 'vda', 'c1') in told(check(oracle)), text
+            status, text = mend(oracle, 'heal', first)
+            oracle.moments = [m for m in oracle.moments if m.name != 'c2']
+        assert status == 0, (damage.__name__, text)
+        incremental_from_all(oracle, 'vda')
+        assert check(oracle)['health'] == 'healthy', check(oracle)
+        oracle.vm.destroy()
+
+
+def test_repair_of_a_guest_that_is_off(host):
+    """A stray bitmap in an image at rest: merged, removed; a healthy domain stays so."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(3)
+    stray_bitmap(oracle)
+    oracle.vm.qmp('block-dirty-bitmap-remove', node=oracle.vm.top(),
+                  name='virtcheckpoint.' + 'a' * 32)
+    oracle.stop_guest()
+    disk = oracle.vm.disks['vda'].path
+    qemu_img('bitmap', '--add', disk, 'virtcheckpoint.' + 'a' * 32)
+    assert ('stray-bitmap', 'vda', '') in told(check(oracle))
+    status, text = virsh(host, 'vm', '--repair')
+    assert status == 0 and 'Repaired:' in text, text
+    assert len(images.bitmaps(disk)) == 1
+    before = state(oracle)
+    assert virsh(host, 'vm', '--repair')[0] == 0
+    assert {k: v for k, v in state(oracle).items() if k.endswith('.xml')} == \
+        {k: v for k, v in before.items() if k.endswith('.xml')}
+    oracle.start_guest()
+    oracle.check(copies=True)
+
+
+def test_checkpoints_of_libvirts_own_are_named_and_left_alone(host):
+    """They are no problem, and neither check nor repair touches them."""
+    oracle = oracle_of(host)
+    oracle.create(['vda'])
+    oracle.vm.dom.checkpointCreateXML('<domaincheckpoint><name>theirs</name>'
+                                      '</domaincheckpoint>', 0)
+    report = check(oracle)
+    assert report['health'] == 'healthy' and report['libvirt'] == ['theirs'], report
+    status, text = virsh(host, 'vm', '--repair')
+    assert status == 0 and "libvirt's own: theirs" in text, text
+    assert [c.getName() for c in oracle.vm.dom.listAllCheckpoints()] == ['theirs']
+    assert 'theirs' in oracle.vm.bitmaps(ours=False)
+
+
+HEAL_POINTS = ('heal/planned', 'flush/attached', 'flush/done', 'heal/opened', 'heal/begun',
+               'heal/scanned', 'sidecar/filled', 'heal/written', 'heal/saved')
+REPAIR_POINTS = (('repair/lost', removed_record), ('repair/linked', removed_record),
+                 ('repair/set-aside', unreadable_record), ('repair/stray', stray_bitmap))
+
+
+def stopped(host, oracle, point, act, *args):
+    """Acts with a daemon that ends at the point; a plain one runs afterwards."""
+    host.stop_daemon()
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'{point}=exit'})
+    oracle.connect()
+    try:
+        act(*args)
+    except libvirt.libvirtError:
+        pass
+    wait_for(lambda: not host.daemon_running(), f'the daemon ends at {point}')
+    host.wait_daemon()
+    host.start_daemon()
+    oracle.connect()
+
+
+@limit(300)
+def test_heal_stopped_anywhere(host):
+    """A daemon that dies while it heals leaves a lost segment or a healed one, and the
+    same command again heals it."""
+    oracle = oracle_of(host)
+    for _ in range(2):
+        oracle.create(['vda'])
+        oracle.write(3)
+    first = keep(oracle, 'vda', oracle.moments[0])
+    for point in HEAL_POINTS if host.all else host.random.sample(HEAL_POINTS, 3):
+        oracle.say(point)
+        lose(oracle)
+        resync(oracle)
+        stopped(host, oracle, point, heal_start, oracle, 'vda', first, 'c1')
+        oracle.write(2)
+        if check(oracle)['health'] != 'healthy':
+            assert {what for what, _, _ in told(check(oracle))} == {'lost'}, check(oracle)
+            heal(oracle, 'vda', first, 'c1')
+        assert check(oracle)['health'] == 'healthy', check(oracle)
+        assert not oracle.vm.stray(), oracle.vm.stray()
+        incremental_from_all(oracle, 'vda')
+
+
+@limit(300)
+def test_repair_stopped_anywhere(host):
+    """The same of a repair; what was called lost stays lost until it is healed."""
+    host.start_daemon()
+    points = REPAIR_POINTS if host.all else host.random.sample(REPAIR_POINTS, 2)
+    for number, (point, damage) in enumerate(points):
+        oracle = Oracle(host, VM(host, f'vm{number}', DISKS), host.random)
+        for _ in range(3):
+            oracle.create(['vda'])
+            oracle.write(3)
+        first = keep(oracle, 'vda', oracle.moments[0])
+        damage(oracle)
+        stopped(host, oracle, point, lambda dom=oracle: command(dom.dom, 'repair'))
+        command(oracle.dom, 'repair')
+        if damage is not stray_bitmap:
+            assert ('lost', 'vda', 'c1') in told(check(oracle)), check(oracle)
+            heal(oracle, 'vda', first, 'c1')
+            oracle.moments = [m for m in oracle.moments if m.name != 'c2']
+        assert check(oracle)['health'] == 'healthy', check(oracle)
+        incremental_from_all(oracle, 'vda')
+        oracle.vm.destroy()

@@ -554,6 +554,15 @@ virCheckpointEngineCheck(virCheckpointEngine *engine, const gchar *uuid, GError 
                : NULL;
 }
 
+virCheckpointJson *
+virCheckpointEngineRepair(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          GError **error)
+{
+    return fakeDid(engine, error, "repair %s", uuid) ? virCheckpointJsonNewObject()
+                                                     : NULL;
+}
+
 gboolean
 virCheckpointEngineHeal(virCheckpointEngine *engine,
                         const gchar *uuid,
