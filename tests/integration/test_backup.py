@@ -1,6 +1,7 @@
 """Backups through us: libvirt runs them, from checkpoints of ours."""
 
 import os
+import signal
 import subprocess
 
 import libvirt
@@ -287,6 +288,69 @@ def test_stock_checkpoints_are_passed_on(host):
     assert stock_checkpoints(oracle) == ['theirs']
     oracle.check_sets()
     oracle.check_rest()
+
+
+def judge_after_kill(oracle, guest_died):
+    """Nothing that was made for the call is left, and backups go on."""
+    wait_for(lambda: stock_checkpoints(oracle) == [], 'libvirt has none of ours')
+    if guest_died:  # what its QEMU recorded went with it
+        expect_error(libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, "'vda'",
+                     backup(oracle, since='c1').begin)
+        oracle.moments = []
+    oracle.create(['vda', 'vdb'])
+    oracle.write(3)
+    moment = oracle.moments[-1]
+    backup(oracle, since=moment.name, push=True).begin().end(moment.models)
+    # Bitmaps: the guest's QEMU, and what it writes into the images when it ends.
+    for target in oracle.vm.disks:
+        wait_for(lambda t=target: len(oracle.vm.bitmaps(t)) == 1, f'{target} has one bitmap')
+    oracle.vm.restart()
+    oracle.check_rest()
+    assert stock_checkpoints(oracle) == [], stock_checkpoints(oracle)
+
+
+KILLED = (('qemu',), ('libvirtd',), ('daemon', 'libvirtd'), ('daemon', 'qemu', 'libvirtd'))
+
+
+@limit(300)
+def test_killed_while_materialised(host):
+    """QEMU, libvirtd, both daemons or all are killed when libvirt has just been told of a
+    checkpoint of ours: bitmap and checkpoint do not outlive the call."""
+    for who in KILLED if host.all else host.random.sample(KILLED, 2):
+        name = '-'.join(who)
+        go = os.path.join(host.images, 'go-' + name)
+        log = os.path.join(host.logs, 'points.log')
+        if os.path.exists(log):
+            os.unlink(log)
+        host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'backup/redefined@1=hold:{go}',
+                               'VIRT_CHECKPOINT_FAULTS_LOG': log})
+        oracle = Oracle(host, VM(host, name, DISKS), host.random)
+        chain(oracle, 2)
+        begin = jobs.Later(backup(oracle, since='c1').begin)
+        wait_for(lambda: reached(host, 'backup/redefined'), 'the checkpoint is there')
+        assert len(stock_checkpoints(oracle)) == 1
+        if 'daemon' in who:
+            host.kill_daemon()
+        if 'qemu' in who:
+            os.kill(host.qemu_pid(name), signal.SIGKILL)
+        if 'libvirtd' in who:
+            host.restart_libvirtd(signal.SIGKILL)
+            oracle.vm.reconnect()
+        with open(go, 'w'):
+            pass
+        if begin.join() is None:
+            raise Failure(f'{name} killed, and the backup began')
+        if 'daemon' not in who:
+            host.stop_daemon()
+        host.start_daemon()
+        wait_for(lambda: 'qemu' not in who or not oracle.vm.dom.isActive(), 'it is off')
+        if 'qemu' in who:
+            oracle.vm.start()
+        oracle.connect()
+        judge_after_kill(oracle, 'qemu' in who)
+        oracle.events.close()
+        oracle.vm.destroy()
+        host.stop_daemon()
 
 
 class BackupSweep(Sweep):
