@@ -5,6 +5,7 @@ import importlib.util
 import os
 
 from lib import domain, paths
+from lib.runner import limit
 
 
 def load(name):
@@ -38,6 +39,7 @@ def test_checkpoints_bench(host):
         assert all(value > 0 for row in side.found.values() for value in row.values())
 
 
+@limit(300)
 def test_mirror_bench(host):
     """bench/mirror measures copies of a small disk; an idle guest's are not too large."""
     bench = load('mirror')
