@@ -8,9 +8,11 @@ import libvirt
 
 from lib import images, jobs
 from lib.domain import CLUSTER, MIB, qemu_img
+from lib.faults import Sweep
 from lib.host import Failure, wait_for
-from lib.native import NativeScene
-from lib.runner import Skip
+from lib.native import NativeScene, NativeVM
+from lib.oracle import Moment
+from lib.runner import Skip, limit, slow
 
 REUSE = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
 PIVOT = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
@@ -122,7 +124,7 @@ def test_table(host):
     runs = [(dialect, mode, failure, live) for dialect in 'AB'
             for mode in ('never', 'on-success', 'always')
             for failure in ('none', 'simulated', 'intermediate') for live in (False, True)]
-    chosen = runs if host.all else host.random.sample(runs, 3)
+    chosen = runs if host.all else host.random.sample(runs, 2)
     host.start_daemon()
     host.start_daemon = lambda: None
     for run in chosen:
@@ -398,3 +400,56 @@ def test_pivot_after_a_daemon(host):
     vm.disks['vda'].path = scene.replica
     scene.settled()
     vm.verify()
+
+
+def sweep(host, finish, share):
+    """The daemon ends at points of a copy; the oracle judges what the next one makes."""
+    def setup(oracle):
+        oracle.write(4)
+        oracle.create(['vda'])
+        oracle.write(4)
+
+    def act(oracle):
+        if not finish:
+            oracle.mirror('vda', pivot=True)
+            return
+        base = oracle.moments[0]
+        path = os.path.join(host.images, f'{oracle.vm.name}-swept.qcow2')
+        images.write_image(path, base.models['vda'])
+        oracle.copying = path
+        oracle.about_to_create('swept', ['vda'])
+        jobs.start_copy(oracle.dom, 'vda', path, base.name, 'swept', finish=True)
+        oracle.moments.append(Moment('swept', {'vda': oracle.vm.disks['vda'].model.copy()}))
+        jobs.wait_end(oracle.events, oracle.dom, 'vda')
+        images.expect_content(path, oracle.vm.disks['vda'].model, 'finished copy')
+
+    def make_vm(*args):
+        return NativeVM(args[0], host.random.choice('AB'), *args[1:])
+    stops = Sweep(host, setup, act, {'vda': 8 * MIB}, make_vm).run(share)
+    print(f'#   {stops} stops', flush=True)
+
+
+@limit(300)
+def test_daemon_stopped_somewhere_in_a_finish(host):
+    """Stopped at some points of a copy by QEMU's mirror, the next daemon settles it."""
+    sweep(host, True, 0.02)
+
+
+@limit(300)
+def test_daemon_stopped_somewhere_in_a_pivot(host):
+    """The same for one that pivots."""
+    sweep(host, False, 0.015)
+
+
+@slow
+@limit(3000)
+def test_daemon_stopped_anywhere_in_a_finish(host):
+    """Stopped at every point of a copy by QEMU's mirror."""
+    sweep(host, True, 1.0)
+
+
+@slow
+@limit(3000)
+def test_daemon_stopped_anywhere_in_a_pivot(host):
+    """Stopped at every point of one that pivots."""
+    sweep(host, False, 1.0)

@@ -104,6 +104,8 @@ class VM:
     Attributes: dom (on a stock connection), uuid, disks (by target).
     """
 
+    finish_follows = False  # a copy that finishes is the disk when it ends
+
     def __init__(self, host, name='vm', disks=None, start=True, iothread=False,
                  memory=32, bus='virtio', create_options=(), extra_devices='', os_xml='',
                  emulator=None, emulator_env=None):

@@ -33,8 +33,8 @@ class Sweep:
     setup(oracle) brings a fresh guest to where act(oracle) is to be stopped.
     """
 
-    def __init__(self, host, setup, act, disks=None):
-        self.host, self.setup, self.act = host, setup, act
+    def __init__(self, host, setup, act, disks=None, make_vm=VM):
+        self.host, self.setup, self.act, self.make_vm = host, setup, act, make_vm
         self.disks = disks or {'vda': 16 * MIB, 'vdb': 4 * MIB}
         self._count = 0
 
@@ -42,7 +42,7 @@ class Sweep:
         """A new guest, set up, with the daemon stopped."""
         self._count += 1
         self.host.start_daemon()
-        vm = VM(self.host, f'vm{self._count}', self.disks)
+        vm = self.make_vm(self.host, f'vm{self._count}', self.disks)
         oracle = Oracle(self.host, vm, self.host.random)
         self.setup(oracle)
         oracle.check_rest()

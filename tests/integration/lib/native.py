@@ -14,6 +14,8 @@ INTERPOSER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'interpose
 class NativeVM(VM):
     """dialect: A or B, or "dead": shown as A, and refused."""
 
+    finish_follows = True
+
     def __init__(self, host, dialect, name='vm', *args, **options):
         self.control = os.path.join(host.work, f'{name}-control')
         super().__init__(host, name, *args, emulator=INTERPOSER, emulator_env={

@@ -164,7 +164,7 @@ class Oracle:
         path = self._path('finish')
         self._start_copy(target, moment, path, checkpoint, True)
         at_call = self.vm.disks[target].model.copy()
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.5 and not self.vm.finish_follows:
             self.write()
         jobs.wait_end(self.events, self.dom, target)
         images.expect_content(path, at_call, f'finished copy of {target}')
