@@ -83,15 +83,23 @@ virCheckpointMirrorDeltaRead(int fd, guint64 *clusterBytes)
 }
 
 gboolean
-virCheckpointMirrorCheckDelta(virCheckpointJobRecord *job, int fd, GError **error)
+virCheckpointMirrorCheckDelta(virCheckpointJobRecord *job,
+                              int fd,
+                              guint64 bitmapBytes,
+                              GError **error)
 {
     guint64 clusterBytes = 0;
 
-    if (fd < 0 || job->destCreated || job->full || job->finish ||
+    if (fd < 0 || job->destCreated || job->full ||
         !g_str_equal(job->destFormat, "qcow2"))
         return TRUE;
     virCheckpointMirrorDeltaRead(fd, &clusterBytes);
     if (clusterBytes == 0)
+        return TRUE;
+    /* QEMU's own bitmap mirror writes what its bitmap says and no more. */
+    if (clusterBytes > bitmapBytes)
+        job->native = FALSE;
+    if (job->finish)
         return TRUE;
     if (job->flags & VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INVALID_ARG,

@@ -25,6 +25,7 @@
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_offline.h"
+#include "checkpoint_segmentspriv.h"
 
 static gboolean
 virCheckpointMirrorCheckDisk(const virCheckpointDisk *disk, GError **error)
@@ -359,7 +360,8 @@ virCheckpointMirrorPlan(virCheckpointOperation *operation,
                     job->destPath);
         return NULL;
     }
-    if (!virCheckpointMirrorCheckDelta(job, *targetFd, error))
+    if (!virCheckpointMirrorCheckDelta(job, *targetFd,
+                                       virCheckpointSegmentsGranularity(top), error))
         return NULL;
     if (request->pivot && !virCheckpointMirrorCheckPivot(job, *targetFd, error))
         return NULL;

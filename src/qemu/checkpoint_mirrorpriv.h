@@ -147,9 +147,13 @@ virCheckpointMirrorIsOn(const virCheckpointMirror *mirror, const gchar *disk);
 /* checkpoint_mirror_delta.c */
 
 /** VIR_ERR_INVALID_ARG if @fd is an empty qcow2 and the job would write parts of its
- * clusters; sets the job's granularity where QEMU's would be too small. */
+ * clusters; sets the job's granularity where QEMU's would be too small, and its way
+ * where the disk's bitmaps, of @bitmapBytes granularity, are. */
 gboolean
-virCheckpointMirrorCheckDelta(virCheckpointJobRecord *job, int fd, GError **error);
+virCheckpointMirrorCheckDelta(virCheckpointJobRecord *job,
+                              int fd,
+                              guint64 bitmapBytes,
+                              GError **error);
 
 /* checkpoint_mirror_failed.c */
 

@@ -7,6 +7,7 @@ import libvirt
 from lib import images, jobs
 from lib.domain import CLUSTER, MIB, qemu_img
 from lib.host import Failure
+from lib.native import NativeScene
 from lib.scene import Scene
 
 REUSE = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
@@ -138,4 +139,20 @@ def test_delta_images(host):
     scene.dom.blockJobAbort('vda', 0)
     scene.events.wait('vda', 'canceled')
     images.expect_content(kept, vm.disks['vda'].model, 'the copy')
+    scene.settled()
+
+
+def test_deltas_where_qemu_has_a_mirror(host):
+    """QEMU's own mirror writes granules: clusters that are larger go the ordinary way."""
+    scene = NativeScene(host, 'A')
+    scene.vm.write(4096, 512, 0x21)
+    scene.vm.write(3 * MIB + 4096, 512, 0x22)
+    for size, native in (('64k', 1), ('2M', 0)):
+        path, before = os.path.join(host.images, f'delta-{size}.qcow2'), scene.count()
+        qemu_img('create', '-q', '-f', 'qcow2', '-o', f'cluster_size={size}', path,
+                 str(scene.vm.disks['vda'].size))
+        scene.copy(path, bitmap='c1')
+        scene.expect_native(before, native)
+        qemu_img('rebase', '-u', '-f', 'qcow2', '-b', scene.replica, '-F', 'qcow2', path)
+        images.expect_content(path, scene.vm.disks['vda'].model, path)
     scene.settled()
