@@ -247,8 +247,8 @@ def test_our_options_in_a_string_are_refused(host):
     fake = Fake(host)
     done = run('list; blockcopy vm vda /x --bitmap c', env=fake.env)
     expect(done, 1, '')
-    assert done.stderr.startswith('error: --bitmap and --checkpoint do not work in a '
-                                  'command string'), done.stderr
+    assert done.stderr.startswith('error: blockcopy with --bitmap or --checkpoint'), done
+    assert 'do not work in a command string' in done.stderr, done
     assert not os.path.exists(fake.log)
 
 
