@@ -17,6 +17,7 @@
 
 #include "checkpoint_domain.h"
 #include "checkpoint_error.h"
+#include "checkpoint_offline_guard.h"
 #include "checkpoint_xml.h"
 
 gboolean
@@ -190,8 +191,10 @@ virCheckpointDomainViewRefresh(virCheckpointDomainView *view, GError **error)
         return virCheckpointDomainSetError(error);
     if (!(disks = virCheckpointDomainParseDisks(xml, error)))
         return FALSE;
-    if (!active || !view->running)
+    if (!active || !view->running) {
         g_clear_pointer(&view->monitor, virCheckpointMonitorFree);
+        virCheckpointOfflineUnguard(view);
+    }
     view->writable = FALSE;
     if (active && !view->monitor &&
         !(view->monitor = virCheckpointMonitorNewDomain(view->domain, error)))
@@ -241,6 +244,7 @@ virCheckpointDomainViewFree(virCheckpointDomainView *view)
     if (!view)
         return;
     virCheckpointMonitorFree(view->monitor);
+    virCheckpointOfflineUnguard(view);
     if (view->domain)
         virDomainFree(view->domain);
     if (view->disks)

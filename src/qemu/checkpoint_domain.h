@@ -64,6 +64,7 @@ typedef struct virCheckpointDomainView {
     /* When not running NULL, or a storage daemon (checkpoint_offline.h) */
     virCheckpointMonitor *monitor;
     gboolean writable; /* that daemon has the images open read-write */
+    GArray *guards;    /* int: locks on the other images meanwhile, or NULL */
 } virCheckpointDomainView;
 
 /** Looks the domain up on @conn. VIR_ERR_NO_DOMAIN if there is none. */

@@ -24,6 +24,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
+#include "checkpoint_offline_guard.h"
 #include "checkpoint_offlinepriv.h"
 #include "checkpoint_storage_volume.h"
 
@@ -297,6 +298,7 @@ virCheckpointOfflineClose(virCheckpointDomainView *view)
     if (view->running)
         return;
     g_clear_pointer(&view->monitor, virCheckpointMonitorFree);
+    virCheckpointOfflineUnguard(view);
     view->writable = FALSE;
     virCheckpointOfflineName(view, NULL);
 }
@@ -319,12 +321,17 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
               view->xml, targets, virCheckpointOfflineVolume, view->conn, error)) ||
         !(disks = virCheckpointStorageDisks(xml, targets, error)))
         return FALSE;
+    /* A copy runs for long, and the other disks may be worked on meanwhile. */
+    if ((writable || fdCount == 0) && !virCheckpointOfflineGuard(view, targets, error))
+        return FALSE;
     if (fdCount > 0)
         g_array_append_vals(inherited, fds, fdCount);
     view->monitor =
         virCheckpointOfflineOpenDisks(view->conn, disks, writable, inherited, error);
-    if (!view->monitor)
+    if (!view->monitor) {
+        virCheckpointOfflineUnguard(view);
         return FALSE;
+    }
     view->writable = writable;
     virCheckpointOfflineName(view, disks);
     return TRUE;

@@ -185,6 +185,35 @@ def test_locked_image_is_told(host):
     oracle.check()
 
 
+def test_a_start_past_us_loses_nothing(host):
+    """A start on the stock socket while one disk is worked on is refused at the first
+    image already: none stays marked as in use, and all is there at the next start."""
+    go = os.path.join(host.images, 'go')
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(4)
+    oracle.stop_guest()
+    oracle.events.close()
+    host.restart_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'offline/copied=hold:{go}'})
+    oracle.connect()
+    xml = ("<domaincheckpoint><name>held</name><disks><disk name='vda' checkpoint='no'/>"
+           "<disk name='vdb' checkpoint='bitmap'/></disks></domaincheckpoint>")
+    oracle.about_to_create('held', ['vdb'])
+    creating = jobs.Later(oracle.dom.checkpointCreateXML, xml, 0)
+    wait_for(storage_daemons, 'the storage daemon runs')
+    expect_error(libvirt.VIR_ERR_INTERNAL_ERROR, 'lock', oracle.vm.dom.create)
+    with open(go, 'w'):
+        pass
+    assert creating.join() is None
+    oracle.moments.append(oracle.creating)
+    none_left()
+    oracle.check()
+    oracle.start_guest()
+    oracle.check()
+    oracle.write(4)
+    oracle.check(copies=True)
+
+
 def test_missing_image_is_told(host):
     """An image that was moved: a clear error, and nothing half done."""
     oracle = oracle_of(host)

@@ -1,0 +1,106 @@
+/*
+ * checkpoint_offline_guard.c: no start of a guest while one of its images is open
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Theory: somebody may start the guest past us while a storage daemon has one of its
+ * disks open.  Its QEMU opens one image after the other, fails at the lock of that one
+ * and ends; the images that it had opened before stay marked as in use, and their
+ * bitmaps are inconsistent for ever: tracking is lost (seen).  So that it fails at the
+ * first of them, the other images are locked, too, while the storage daemon runs.
+ *
+ * QEMU's locks are on single bytes: 100 + N says "I have permission N", 200 + N "nobody
+ * else may have it"; permission 1 is to write.  Whoever takes one first locks and then
+ * looks whether somebody has the opposite (block/file-posix.c, since QEMU 2.10).
+ *
+ * Only qcow2 files are concerned: others have no bitmaps, and may be shared.
+ */
+
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "checkpoint_error.h"
+#include "checkpoint_fault.h"
+#include "checkpoint_offline_guard.h"
+
+#define VIR_CHECKPOINT_GUARD_WRITES 101
+#define VIR_CHECKPOINT_GUARD_NO_WRITES 201
+
+static void
+virCheckpointOfflineGuardClose(gpointer fd)
+{
+    close(*(int *)fd);
+}
+
+/* Returns: the descriptor that holds the lock, or -1: without one if there is nothing
+ * that can be locked, with @error if somebody writes to @path. */
+static int
+virCheckpointOfflineGuardFile(const gchar *path, GError **error)
+{
+    struct flock lock = {.l_type = F_RDLCK,
+                         .l_whence = SEEK_SET,
+                         .l_start = VIR_CHECKPOINT_GUARD_NO_WRITES,
+                         .l_len = 1};
+    struct flock other = {.l_type = F_WRLCK,
+                          .l_whence = SEEK_SET,
+                          .l_start = VIR_CHECKPOINT_GUARD_WRITES,
+                          .l_len = 1};
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+        fcntl(fd, F_OFD_SETLK, &lock) < 0 || fcntl(fd, F_OFD_GETLK, &other) < 0) {
+        close(fd);
+        return -1;
+    }
+    if (other.l_type == F_UNLCK)
+        return fd;
+    close(fd);
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                "image '%s' is in use by another process", path);
+    return -1;
+}
+
+gboolean
+virCheckpointOfflineGuard(virCheckpointDomainView *view,
+                          GPtrArray *targets,
+                          GError **error)
+{
+    guint i;
+
+    virCheckpointOfflineUnguard(view);
+    view->guards = g_array_new(FALSE, FALSE, sizeof(int));
+    g_array_set_clear_func(view->guards, virCheckpointOfflineGuardClose);
+    for (i = 0; i < view->disks->len; i++) {
+        const virCheckpointDisk *disk = g_ptr_array_index(view->disks, i);
+        g_autoptr(GError) busy = NULL;
+        int fd;
+
+        if (disk->readOnly || !disk->source || !g_path_is_absolute(disk->source) ||
+            g_strcmp0(disk->format, "qcow2") != 0 ||
+            g_ptr_array_find_with_equal_func(targets, disk->target, g_str_equal, NULL))
+            continue;
+        fd = virCheckpointOfflineGuardFile(disk->source, &busy);
+        if (busy) {
+            g_propagate_error(error, g_steal_pointer(&busy));
+            virCheckpointOfflineUnguard(view);
+            return FALSE;
+        }
+        if (fd >= 0)
+            g_array_append_val(view->guards, fd);
+    }
+    return virCheckpointFaultPoint("offline/guarded", error);
+}
+
+void
+virCheckpointOfflineUnguard(virCheckpointDomainView *view)
+{
+    g_clear_pointer(&view->guards, g_array_unref);
+}

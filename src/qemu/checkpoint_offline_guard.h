@@ -1,0 +1,30 @@
+/*
+ * checkpoint_offline_guard.h: no start of a guest while one of its images is open
+ *
+ * Copyright (C) 2026 The libvirt-checkpoint authors
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+
+#ifndef VIR_CHECKPOINT_OFFLINE_GUARD_H
+#define VIR_CHECKPOINT_OFFLINE_GUARD_H
+
+#include "checkpoint_domain.h"
+
+/**
+ * virCheckpointOfflineGuard:
+ * @view: of a domain that is off
+ * @targets: (element-type utf8): the disks that a storage daemon is to open
+ *
+ * Locks the other images of the domain, as a program does that lets nobody write to
+ * them, until virCheckpointOfflineUnguard().
+ *
+ * Returns: FALSE with @error if somebody writes to one of them.
+ */
+gboolean
+virCheckpointOfflineGuard(virCheckpointDomainView *view,
+                          GPtrArray *targets,
+                          GError **error);
+void
+virCheckpointOfflineUnguard(virCheckpointDomainView *view);
+
+#endif
