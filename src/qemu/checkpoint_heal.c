@@ -165,7 +165,8 @@ virCheckpointHealTask(virCheckpointEngine *engine, gpointer data)
     for (i = 0; found && i < found->len; i++)
         heal->differing += g_array_index(found, virCheckpointRange, i).length;
     if (found && virCheckpointFaultPoint("heal/scanned", &error) &&
-        virCheckpointScanMark(heal->storage->scan, found, &error))
+        virCheckpointScanMark(heal->storage->scan, found, &error) &&
+        virCheckpointHealStorageFreeze(heal->storage, &error))
         virCheckpointHealFinish(engine, heal, &error);
     /* Images first: who sees the end may use them. */
     g_clear_pointer(&heal->storage, virCheckpointHealStorageFree);

@@ -284,6 +284,15 @@ virCheckpointHealStorageOpen(virCheckpointStoreDomain *store,
     return g_steal_pointer(&storage);
 }
 
+gboolean
+virCheckpointHealStorageFreeze(virCheckpointHealStorage *storage, GError **error)
+{
+    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
+
+    virCheckpointTxnDisable(txn, VIR_CHECKPOINT_HEAL_NODE, VIR_CHECKPOINT_HEAL_BITMAP);
+    return virCheckpointTxnRun(txn, storage->monitors[1], error);
+}
+
 void
 virCheckpointHealStorageFree(virCheckpointHealStorage *storage)
 {

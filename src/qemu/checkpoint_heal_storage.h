@@ -48,6 +48,9 @@ virCheckpointHealStorageOpen(virCheckpointStoreDomain *store,
                              const gchar *replica,
                              guint64 granularity,
                              GError **error);
+/** All bits are there: nothing is recorded any more. */
+gboolean
+virCheckpointHealStorageFreeze(virCheckpointHealStorage *storage, GError **error);
 void
 virCheckpointHealStorageFree(virCheckpointHealStorage *storage);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointHealStorage, virCheckpointHealStorageFree)
