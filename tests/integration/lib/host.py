@@ -183,6 +183,9 @@ class PrivateHost:
     def kill_libvirtd(self):
         return self._libvirtd.end(signal.SIGKILL)
 
+    def libvirtd_running(self):
+        return self._libvirtd.running()
+
     def restart_libvirtd(self, signum=signal.SIGTERM):
         self._libvirtd.end(signum)
         self.start_libvirtd()

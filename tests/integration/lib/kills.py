@@ -197,6 +197,8 @@ class Case:
         """All parties run; the guest was started through us or past us."""
         if not self.host.daemon_running():
             raise Failure('the daemon ended by itself')
+        if not self.host.libvirtd_running():
+            self.host.start_libvirtd()  # 9.0 may die of a QEMU that died before it
         self.vm.reconnect()
         self.oracle.connect()
         if self.operation.off or self.vm.dom.isActive():
