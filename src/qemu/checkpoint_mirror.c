@@ -478,15 +478,26 @@ virCheckpointMirrorMayAbort(virCheckpointMirror *mirror, guint flags, GError **e
     return FALSE;
 }
 
-/* Until the job is over, or the pivot failed; called with its lock held. */
+/* Until the job is over, or the pivot failed; called with its lock held.  A pivot that
+ * ended with the guest elsewhere is an error, as it is of libvirt's jobs. */
 static gboolean
-virCheckpointMirrorAwaitOver(virCheckpointMirror *mirror, guint failed, GError **error)
+virCheckpointMirrorAwaitOver(virCheckpointMirror *mirror,
+                             gboolean pivot,
+                             guint failed,
+                             GError **error)
 {
     while (!mirror->over && mirror->pivotsFailed == failed &&
            !virCheckpointMirrorInterrupted(mirror))
         g_cond_wait(&mirror->changed, &mirror->lock);
     if (mirror->pivotsFailed != failed) {
         g_propagate_error(error, g_error_copy(mirror->wishError));
+        return FALSE;
+    }
+    if (mirror->over && pivot && mirror->outcome == VIR_CHECKPOINT_JOB_FAILED) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "block job of disk '%s' failed while pivoting%s%s", mirror->target,
+                    mirror->failure ? ": " : "",
+                    mirror->failure ? mirror->failure->message : "");
         return FALSE;
     }
     if (mirror->over)
@@ -506,6 +517,7 @@ virCheckpointEngineMirrorAbort(virCheckpointEngine *engine,
 {
     g_autoptr(virCheckpointMirror) mirror = virCheckpointMirrorFind(engine, uuid, disk);
     g_autoptr(GMutexLocker) locker = NULL;
+    gboolean pivot = (flags & VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT) != 0;
     guint failed;
 
     if (!mirror)
@@ -514,13 +526,12 @@ virCheckpointEngineMirrorAbort(virCheckpointEngine *engine,
     if (!virCheckpointMirrorMayAbort(mirror, flags, error))
         return VIR_CHECKPOINT_MIRROR_ERROR;
     failed = mirror->pivotsFailed;
-    mirror->wish = flags & VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
-                       ? VIR_CHECKPOINT_MIRROR_WISH_PIVOT
-                       : VIR_CHECKPOINT_MIRROR_WISH_CANCEL;
+    mirror->wish =
+        pivot ? VIR_CHECKPOINT_MIRROR_WISH_PIVOT : VIR_CHECKPOINT_MIRROR_WISH_CANCEL;
     mirror->kicked = TRUE;
     g_cond_broadcast(&mirror->changed);
     if (!(flags & VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC) &&
-        !virCheckpointMirrorAwaitOver(mirror, failed, error))
+        !virCheckpointMirrorAwaitOver(mirror, pivot, failed, error))
         return VIR_CHECKPOINT_MIRROR_ERROR;
     return VIR_CHECKPOINT_MIRROR_OURS;
 }

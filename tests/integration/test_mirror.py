@@ -369,6 +369,32 @@ def test_guest_destroyed_as_a_mirror(host):
     scene.settled()
 
 
+def test_pivot_that_fails_is_an_error(host):
+    """A guest that is ended in the pivot: the call says so, the image is whole."""
+    gate, log = os.path.join(host.work, 'gate'), os.path.join(host.work, 'points')
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'mirror/before-pivot=hold:{gate}',
+                           'VIRT_CHECKPOINT_FAULTS_LOG': log})
+    scene = Scene(host, daemon=False)
+    vm, path = scene.vm, scene.path('replica.qcow2')
+    vm.write(0, 4 * MIB, 0xe1)
+    jobs.start_copy(scene.dom, 'vda', path, checkpoint='c1')
+    jobs.wait_ready(scene.events, 'vda')
+    call = jobs.Later(scene.dom.blockJobAbort, 'vda',
+                      libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    wait_for(lambda: 'mirror/before-pivot' in open(log, encoding='ascii').read(),
+             'the pivot begins')
+    vm.destroy()
+    with open(gate, 'w', encoding='ascii'):
+        pass
+    error = call.join()
+    if not error or error.get_error_code() != libvirt.VIR_ERR_OPERATION_FAILED or \
+            'failed while pivoting' not in str(error):
+        raise Failure(f'the pivot of a guest that was ended: {error!r}')
+    wait_for(lambda: not scene.job_files(), 'the job is settled')
+    scene.settled()
+    images.expect_content(vm.disks['vda'].path, vm.disks['vda'].model)
+
+
 def test_daemon_restart_in_the_bulk_pass(host):
     """The job survives a restart and a SIGKILL of the daemon."""
     scene = Scene(host)
