@@ -78,7 +78,7 @@ virCheckpointDefCopy(const virCheckpointDef *def)
     copy->description = g_strdup(def->description);
     copy->parent = g_strdup(def->parent);
     copy->creationTime = def->creationTime;
-    copy->domain = g_strdup(def->domain);
+    copy->domain = def->domain ? g_ref_string_acquire(def->domain) : NULL;
     copy->domainInactive = def->domainInactive;
     if (def->disks) {
         copy->disks =
@@ -99,8 +99,17 @@ virCheckpointDefFree(virCheckpointDef *def)
     g_free(def->description);
     g_free(def->parent);
     g_clear_pointer(&def->disks, g_ptr_array_unref);
-    g_free(def->domain);
+    g_clear_pointer(&def->domain, g_ref_string_release);
     g_free(def);
+}
+
+void
+virCheckpointDefSetDomain(virCheckpointDef *def, const gchar *text)
+{
+    GRefString *domain = text ? g_ref_string_new(text) : NULL;
+
+    g_clear_pointer(&def->domain, g_ref_string_release);
+    def->domain = domain;
 }
 
 /* Names */
@@ -445,8 +454,11 @@ virCheckpointDefParseNode(xmlNode *root, guint flags, GError **error)
         g_clear_pointer(&def->parent, g_free);
 
     domain = virCheckpointXmlNode(root, "./domain");
-    if (domain && (flags & VIR_CHECKPOINT_DEF_PARSE_REDEFINE))
-        def->domain = virCheckpointXmlNodeText(domain);
+    if (domain && (flags & VIR_CHECKPOINT_DEF_PARSE_REDEFINE)) {
+        g_autofree gchar *text = virCheckpointXmlNodeText(domain);
+
+        virCheckpointDefSetDomain(def, text);
+    }
     return g_steal_pointer(&def);
 }
 

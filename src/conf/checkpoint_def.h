@@ -34,7 +34,9 @@ typedef struct virCheckpointDef {
     gchar *parent;       /* name of the parent, or NULL */
     gint64 creationTime; /* seconds since the epoch, 0 = not given */
     GPtrArray *disks;    /* virCheckpointDiskDef*, NULL when the XML had no <disks> */
-    gchar *domain;       /* the <domain> element as text, or NULL */
+    /* the <domain> element as text, or NULL; copies share it: of a thousand checkpoints
+     * of one domain it is by far the largest part */
+    GRefString *domain;
     gboolean domainInactive; /* domain is an <inactiveDomain> (not used by libvirt 9:
                                 FALSE) */
 } virCheckpointDef;
@@ -49,6 +51,9 @@ virCheckpointDef *
 virCheckpointDefCopy(const virCheckpointDef *def);
 void
 virCheckpointDefFree(virCheckpointDef *def);
+/** @text (or NULL), a copy of it, becomes @def's domain. */
+void
+virCheckpointDefSetDomain(virCheckpointDef *def, const gchar *text);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointDef, virCheckpointDefFree)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointDiskDef, virCheckpointDiskDefFree)
 

@@ -100,6 +100,7 @@ virCheckpointRecordNew(void)
 {
     virCheckpointRecord *record = g_new0(virCheckpointRecord, 1);
 
+    g_atomic_int_set(&record->references, 1);
     record->segments =
         g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointSegmentFree);
     return record;
@@ -123,10 +124,25 @@ virCheckpointRecordCopy(const virCheckpointRecord *record)
     return copy;
 }
 
+virCheckpointRecord *
+virCheckpointRecordRef(const virCheckpointRecord *record)
+{
+    virCheckpointRecord *same = (virCheckpointRecord *)record;
+
+    g_atomic_int_inc(&same->references);
+    return same;
+}
+
+gboolean
+virCheckpointRecordIsShared(const virCheckpointRecord *record)
+{
+    return g_atomic_int_get(&record->references) > 1;
+}
+
 void
 virCheckpointRecordFree(virCheckpointRecord *record)
 {
-    if (!record)
+    if (!record || !g_atomic_int_dec_and_test(&record->references))
         return;
     g_free(record->id);
     virCheckpointDefFree(record->def);
@@ -411,6 +427,7 @@ virCheckpointRecordParse(const gchar *xml, GError **error)
     g_autoptr(xmlDoc) doc = virCheckpointRecordOpen(xml, "virtcheckpoint", error);
     g_autoptr(virCheckpointRecord) record = virCheckpointRecordNew();
     g_autofree gchar *state = NULL;
+    g_autofree gchar *domain = NULL;
     xmlNode *root = NULL;
     xmlNode *def = NULL;
     gint number = -1;
@@ -436,6 +453,7 @@ virCheckpointRecordParse(const gchar *xml, GError **error)
         virCheckpointDefParseNode(def, VIR_CHECKPOINT_DEF_PARSE_STORED, error);
     if (!record->def || !virCheckpointRecordParseSegments(record, root, error))
         return NULL;
-    record->def->domain = virCheckpointXmlString(root, "./domain");
+    domain = virCheckpointXmlString(root, "./domain");
+    virCheckpointDefSetDomain(record->def, domain);
     return g_steal_pointer(&record);
 }

@@ -55,6 +55,7 @@ typedef struct virCheckpointRecord {
     virCheckpointRecordState state;
     virCheckpointDef *def; /* parent is def->parent; creationTime def->creationTime */
     GPtrArray *segments;   /* virCheckpointSegment*, one for each covered disk */
+    gint references;       /* atomic; more than one: it is not to be changed */
 } virCheckpointRecord;
 
 virCheckpointSegment *
@@ -67,6 +68,13 @@ virCheckpointRecord *
 virCheckpointRecordNew(void);
 virCheckpointRecord *
 virCheckpointRecordCopy(const virCheckpointRecord *record);
+/** Returns: (transfer full): @record itself, which nobody may change then. */
+virCheckpointRecord *
+virCheckpointRecordRef(const virCheckpointRecord *record);
+/** TRUE if others hold @record, too. */
+gboolean
+virCheckpointRecordIsShared(const virCheckpointRecord *record);
+/** Gives one reference back. */
 void
 virCheckpointRecordFree(virCheckpointRecord *record);
 /** Returns: (nullable): the segment of disk @target, borrowed. */

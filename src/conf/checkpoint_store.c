@@ -223,16 +223,17 @@ virCheckpointStorePeekJobs(virCheckpointStore *store, const gchar *uuid, GError 
 }
 
 GPtrArray *
-virCheckpointStorePeekBrief(virCheckpointStore *store,
-                            const gchar *uuid,
-                            GError **error)
+virCheckpointStorePeekShared(virCheckpointStore *store,
+                             const gchar *uuid,
+                             GError **error)
 {
     g_autofree gchar *name = virCheckpointStoreCheckUuid(uuid, error);
     virCheckpointStoreLook look = {0};
 
-    if (!name ||
-        !virCheckpointStoreFolderLook(virCheckpointStoreFolderOf(store, name),
-                                      VIR_CHECKPOINT_STORE_LOOK_BRIEF, &look, error))
+    if (!name || !virCheckpointStoreFolderLook(virCheckpointStoreFolderOf(store, name),
+                                               VIR_CHECKPOINT_STORE_LOOK_RECORDS |
+                                                   VIR_CHECKPOINT_STORE_LOOK_SHARED,
+                                               &look, error))
         return NULL;
     return look.records;
 }
@@ -303,7 +304,7 @@ virCheckpointStoreDomainOpen(virCheckpointStore *store,
     domain->uuid = g_steal_pointer(&name);
     domain->path = g_steal_pointer(&path);
     domain->lockFd = fd;
-    virCheckpointStoreFolderHold(domain->folder, TRUE);
+    virCheckpointStoreFolderTake(domain->folder, fd);
     return domain;
 }
 
@@ -328,6 +329,8 @@ virCheckpointStoreDomainClose(virCheckpointStoreDomain *domain)
 {
     if (!domain)
         return;
+    /* Without its file the lock is the next one's, in another thread maybe. */
+    virCheckpointStoreFolderGive(domain->folder);
     if (virCheckpointStoreDomainIsEmpty(domain)) {
         g_autofree gchar *journal =
             g_build_filename(domain->path, VIR_CHECKPOINT_STORE_JOURNAL, NULL);
@@ -343,7 +346,6 @@ virCheckpointStoreDomainClose(virCheckpointStoreDomain *domain)
             (rmdir(domain->path) < 0 && errno != ENOTEMPTY && errno != ENOENT))
             g_debug("remove '%s': %s", domain->path, g_strerror(errno));
     }
-    virCheckpointStoreFolderHold(domain->folder, FALSE);
     virCheckpointFdCleanup(&domain->lockFd);
     g_free(domain->uuid);
     g_free(domain->path);
@@ -414,6 +416,7 @@ virCheckpointStoreWrite(virCheckpointStoreDomain *domain,
 {
     g_autofree gchar *path = virCheckpointStoreFile(domain, id, suffix, error);
 
+    virCheckpointStoreFolderBegin(domain->folder);
     return path && virCheckpointFaultPoint("save/before-write", error) &&
            virCheckpointFileWrite(path, text, error) &&
            virCheckpointFaultPoint("save/after-write", error);
@@ -427,6 +430,7 @@ virCheckpointStoreUnlink(virCheckpointStoreDomain *domain,
 {
     g_autofree gchar *path = virCheckpointStoreFile(domain, id, suffix, error);
 
+    virCheckpointStoreFolderBegin(domain->folder);
     return path && virCheckpointFaultPoint("remove/before-unlink", error) &&
            virCheckpointFileRemove(path, error) &&
            virCheckpointFaultPoint("remove/after-unlink", error);
@@ -443,6 +447,19 @@ virCheckpointStoreList(virCheckpointStoreDomain *domain, GError **error)
     return look.records;
 }
 
+GPtrArray *
+virCheckpointStoreShare(virCheckpointStoreDomain *domain, GError **error)
+{
+    virCheckpointStoreLook look = {0};
+
+    if (!virCheckpointStoreFolderLook(domain->folder,
+                                      VIR_CHECKPOINT_STORE_LOOK_RECORDS |
+                                          VIR_CHECKPOINT_STORE_LOOK_SHARED,
+                                      &look, error))
+        return NULL;
+    return look.records;
+}
+
 gboolean
 virCheckpointStoreSave(virCheckpointStoreDomain *domain,
                        const virCheckpointRecord *record,
@@ -452,9 +469,13 @@ virCheckpointStoreSave(virCheckpointStoreDomain *domain,
     g_autofree gchar *file =
         g_strconcat(record->id, VIR_CHECKPOINT_STORE_RECORD_SUFFIX, NULL);
     g_autoptr(virCheckpointRecord) check = virCheckpointRecordParse(text, error);
-    gboolean good = check && virCheckpointStoreWrite(domain, record->id,
-                                                     VIR_CHECKPOINT_STORE_RECORD_SUFFIX,
-                                                     text, error);
+    gboolean good = FALSE;
+
+    if (virCheckpointRecordIsShared(record))
+        g_critical("record '%s' was changed under others", record->def->name);
+    good = check &&
+           virCheckpointStoreWrite(domain, record->id,
+                                   VIR_CHECKPOINT_STORE_RECORD_SUFFIX, text, error);
 
     virCheckpointStoreFolderChanged(domain->folder, file, check, good);
     if (!good)
@@ -492,9 +513,11 @@ virCheckpointStoreSaveJob(virCheckpointStoreDomain *domain,
                           GError **error)
 {
     g_autofree gchar *text = virCheckpointJobRecordFormat(job);
+    g_autofree gchar *file =
+        g_strconcat(job->id, VIR_CHECKPOINT_STORE_JOB_SUFFIX, NULL);
     g_autoptr(virCheckpointJobRecord) check = virCheckpointJobRecordParse(text, error);
 
-    virCheckpointStoreFolderHold(domain->folder, TRUE);
+    virCheckpointStoreFolderForget(domain->folder, file);
     if (!check || !virCheckpointStoreWrite(
                       domain, job->id, VIR_CHECKPOINT_STORE_JOB_SUFFIX, text, error)) {
         g_prefix_error(error, "record job of disk '%s': ", job->target);
@@ -508,7 +531,9 @@ virCheckpointStoreRemoveJob(virCheckpointStoreDomain *domain,
                             const gchar *id,
                             GError **error)
 {
-    virCheckpointStoreFolderHold(domain->folder, TRUE);
+    g_autofree gchar *file = g_strconcat(id, VIR_CHECKPOINT_STORE_JOB_SUFFIX, NULL);
+
+    virCheckpointStoreFolderForget(domain->folder, file);
     return virCheckpointStoreUnlink(domain, id, VIR_CHECKPOINT_STORE_JOB_SUFFIX, error);
 }
 
@@ -589,21 +614,8 @@ virCheckpointStoreJournalHas(virCheckpointStoreDomain *domain, const gchar *bitm
 {
     g_autofree gchar *path =
         g_build_filename(domain->path, VIR_CHECKPOINT_STORE_JOURNAL, NULL);
-    g_autoptr(GMappedFile) file = g_mapped_file_new(path, FALSE, NULL);
-    g_autofree gchar *line = g_strconcat(bitmap, "\n", NULL);
-    const gsize wanted = strlen(line);
-    const gchar *text = file ? g_mapped_file_get_contents(file) : NULL;
-    const gchar *end = text ? text + g_mapped_file_get_length(file) : NULL;
 
-    while (text && text < end) {
-        const gchar *stop = memchr(text, '\n', (gsize)(end - text));
-        const gsize length = stop ? (gsize)(stop - text) + 1 : (gsize)(end - text);
-
-        if (length == wanted && memcmp(text, line, wanted) == 0)
-            return TRUE;
-        text += length;
-    }
-    return FALSE;
+    return virCheckpointStoreFolderJournalHas(domain->folder, path, bitmap);
 }
 
 /* Leftovers */
@@ -629,7 +641,7 @@ virCheckpointStoreIsTemporary(const gchar *name)
 static GHashTable *
 virCheckpointStoreUsedSidecars(virCheckpointStoreDomain *domain, GError **error)
 {
-    g_autoptr(GPtrArray) records = virCheckpointStoreList(domain, error);
+    g_autoptr(GPtrArray) records = virCheckpointStoreShare(domain, error);
     g_autoptr(GPtrArray) bad = virCheckpointStoreBadFiles(domain);
     GHashTable *used = NULL;
     guint i;
@@ -676,6 +688,12 @@ virCheckpointStoreNames(virCheckpointStoreDomain *domain, GError **error)
     return names;
 }
 
+void
+virCheckpointStoreTouched(virCheckpointStoreDomain *domain)
+{
+    virCheckpointStoreFolderTouched(domain->folder);
+}
+
 gboolean
 virCheckpointStoreCollect(virCheckpointStoreDomain *domain, GError **error)
 {
@@ -703,6 +721,7 @@ virCheckpointStoreCollect(virCheckpointStoreDomain *domain, GError **error)
             !virCheckpointFileRemove(path, error) ||
             !virCheckpointFaultPoint("collect/after-unlink", error))
             return FALSE;
+        virCheckpointStoreFolderTouched(domain->folder);
         g_info("domain=%s removed leftover '%s'", domain->uuid, name);
     }
     return TRUE;
@@ -718,13 +737,42 @@ virCheckpointStoreDropPass(const gchar *name)
 }
 
 gboolean
+virCheckpointStoreCollectOf(virCheckpointStoreDomain *domain,
+                            GPtrArray *names,
+                            GError **error)
+{
+    g_autoptr(GPtrArray) resumes = virCheckpointStoreListResumes(domain);
+    g_autoptr(GPtrArray) bad = NULL;
+    guint i;
+
+    /* What a copy left may have been made for that checkpoint. */
+    if (resumes->len > 0)
+        return virCheckpointStoreCollect(domain, error);
+    if (names->len == 0)
+        return TRUE;
+    bad = virCheckpointStoreBadFiles(domain);
+    for (i = 0; bad->len == 0 && i < names->len; i++) {
+        g_autofree gchar *path =
+            g_build_filename(domain->path, g_ptr_array_index(names, i), NULL);
+
+        if (!virCheckpointFaultPoint("collect/before-unlink", error) ||
+            !virCheckpointFileRemove(path, error) ||
+            !virCheckpointFaultPoint("collect/after-unlink", error))
+            return FALSE;
+        virCheckpointStoreFolderTouched(domain->folder);
+    }
+    return TRUE;
+}
+
+gboolean
 virCheckpointStoreDrop(virCheckpointStoreDomain *domain, GError **error)
 {
     g_autoptr(GPtrArray) names = virCheckpointStoreNames(domain, error);
     guint pass;
     guint i;
 
-    virCheckpointStoreFolderHold(domain->folder, FALSE);
+    virCheckpointStoreFolderBegin(domain->folder);
+    virCheckpointStoreFolderForget(domain->folder, NULL);
     if (!names)
         return FALSE;
     /* Records first: a crash in between leaves sidecars without a record, which are

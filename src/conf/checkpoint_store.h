@@ -88,6 +88,9 @@ virCheckpointStoreListDomains(virCheckpointStore *store, GError **error);
  * Cached by the folder's state; flat for unchanged folders. */
 GPtrArray *
 virCheckpointStoreList(virCheckpointStoreDomain *domain, GError **error);
+/** The same, but the records themselves (references): not to be changed by anybody. */
+GPtrArray *
+virCheckpointStoreShare(virCheckpointStoreDomain *domain, GError **error);
 gboolean
 virCheckpointStoreSave(virCheckpointStoreDomain *domain,
                        const virCheckpointRecord *record,
@@ -106,12 +109,11 @@ virCheckpointStorePeekJobs(virCheckpointStore *store,
                            const gchar *uuid,
                            GError **error);
 
-/** As Peek, but of each record only id, state, name, parent and time: what lists show.
- */
+/** As Peek, but the records themselves (references): not to be changed by anybody. */
 GPtrArray *
-virCheckpointStorePeekBrief(virCheckpointStore *store,
-                            const gchar *uuid,
-                            GError **error);
+virCheckpointStorePeekShared(virCheckpointStore *store,
+                             const gchar *uuid,
+                             GError **error);
 /**
  * virCheckpointStorePeekOne: as Peek, for one record
  * @record: (out) (transfer full): the one that clients know as @name, or NULL
@@ -144,6 +146,22 @@ virCheckpointStoreJournalAdd(virCheckpointStoreDomain *domain,
 gboolean
 virCheckpointStoreJournalHas(virCheckpointStoreDomain *domain, const gchar *bitmap);
 
+/**
+ * virCheckpointStoreCollectOf:
+ * @names: gchar*: sidecars that no record names anymore, by all that could be read
+ *
+ * As virCheckpointStoreCollect() after a checkpoint was removed, but with as little
+ * work as that takes: removes @names, unless a file of the folder cannot be read, which
+ * may name one.
+ */
+gboolean
+virCheckpointStoreCollectOf(virCheckpointStoreDomain *domain,
+                            GPtrArray *names,
+                            GError **error);
+/** The caller made or removed files in the folder that are neither records nor jobs.
+ * Not said, the next list looks at each file. */
+void
+virCheckpointStoreTouched(virCheckpointStoreDomain *domain);
 /** Sidecars that no record names, and *.tmp: removed.  Call when nothing is under way.
  */
 gboolean

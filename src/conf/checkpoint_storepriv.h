@@ -34,7 +34,8 @@ typedef enum {
     VIR_CHECKPOINT_STORE_LOOK_RECORDS = 1 << 0,
     VIR_CHECKPOINT_STORE_LOOK_JOBS = 1 << 1,
     VIR_CHECKPOINT_STORE_LOOK_BAD = 1 << 2,
-    VIR_CHECKPOINT_STORE_LOOK_BRIEF = 1 << 3, /* records without disks and domain */
+    VIR_CHECKPOINT_STORE_LOOK_SHARED = 1 << 3, /* with records: not copies, not to be
+                                                  changed */
 } virCheckpointStoreLookFlags;
 
 /**
@@ -62,14 +63,26 @@ virCheckpointStoreFolderFind(virCheckpointStoreFolder *folder,
                              GError **error);
 
 /**
- * virCheckpointStoreFolderHold: the domain's lock was taken, or is about to be given
- * back.  While it is held only its holder writes: so the folder's time, however young,
- * tells what it did not say by virCheckpointStoreFolderChanged().  Said again, the
- * folder is read again.
+ * virCheckpointStoreFolderTake: the domain's lock was taken, by its file @lockFd, which
+ * stays the caller's.  While it is held only its holder writes: so the folder's time,
+ * however young, tells what the functions below did not say.
  */
 void
-virCheckpointStoreFolderHold(virCheckpointStoreFolder *folder, gboolean held);
+virCheckpointStoreFolderTake(virCheckpointStoreFolder *folder, int lockFd);
+/** The lock is about to be given back. */
+void
+virCheckpointStoreFolderGive(virCheckpointStoreFolder *folder);
 
+/** The holder is about to change a record or a job: whoever remembers the folder, in
+ * whatever process, has to look again. */
+void
+virCheckpointStoreFolderBegin(virCheckpointStoreFolder *folder);
+/** The holder changed files that are neither, as far as @folder was up to date. */
+void
+virCheckpointStoreFolderTouched(virCheckpointStoreFolder *folder);
+/** The holder changes the file @name, or (NULL) any: the folder is read again. */
+void
+virCheckpointStoreFolderForget(virCheckpointStoreFolder *folder, const gchar *name);
 /** The holder has written, or removed (@record NULL), or failed to (@sure FALSE), the
  * record in file @name. */
 void
@@ -77,6 +90,12 @@ virCheckpointStoreFolderChanged(virCheckpointStoreFolder *folder,
                                 const gchar *name,
                                 const virCheckpointRecord *record,
                                 gboolean sure);
+
+/** TRUE if the journal @path has the line @line. */
+gboolean
+virCheckpointStoreFolderJournalHas(virCheckpointStoreFolder *folder,
+                                   const gchar *path,
+                                   const gchar *line);
 
 /** Returns: how many files were parsed so far, for tests. */
 guint

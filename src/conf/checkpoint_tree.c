@@ -23,8 +23,9 @@
 
 /* Look-up tables over one array of records, for walks. */
 typedef struct virCheckpointTreeIndex {
-    GHashTable *byName;   /* name -> virCheckpointRecord* */
-    GHashTable *children; /* name -> GPtrArray of virCheckpointRecord*, sorted */
+    GHashTable *byName; /* name -> virCheckpointRecord* */
+    GHashTable
+        *children; /* name -> GPtrArray of virCheckpointRecord*, sorted; or NULL */
 } virCheckpointTreeIndex;
 
 /* By creation time, then by name. */
@@ -43,7 +44,7 @@ static void
 virCheckpointTreeIndexFree(virCheckpointTreeIndex *index)
 {
     g_hash_table_unref(index->byName);
-    g_hash_table_unref(index->children);
+    g_clear_pointer(&index->children, g_hash_table_unref);
     g_free(index);
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointTreeIndex, virCheckpointTreeIndexFree)
@@ -52,17 +53,31 @@ static virCheckpointTreeIndex *
 virCheckpointTreeIndexNew(GPtrArray *records)
 {
     virCheckpointTreeIndex *index = g_new0(virCheckpointTreeIndex, 1);
+    guint i;
+
+    index->byName = g_hash_table_new(g_str_hash, g_str_equal);
+    for (i = 0; i < records->len; i++) {
+        virCheckpointRecord *record = g_ptr_array_index(records, i);
+
+        g_hash_table_insert(index->byName, record->def->name, record);
+    }
+    return index;
+}
+
+/* Those who walk down need the children, too. */
+static virCheckpointTreeIndex *
+virCheckpointTreeIndexNewDown(GPtrArray *records)
+{
+    virCheckpointTreeIndex *index = virCheckpointTreeIndexNew(records);
     GHashTableIter iter;
     gpointer list = NULL;
     guint i;
 
-    index->byName = g_hash_table_new(g_str_hash, g_str_equal);
     index->children = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,
                                             (GDestroyNotify)g_ptr_array_unref);
     for (i = 0; i < records->len; i++) {
         virCheckpointRecord *record = g_ptr_array_index(records, i);
 
-        g_hash_table_insert(index->byName, record->def->name, record);
         if (!record->def->parent)
             continue;
         list = g_hash_table_lookup(index->children, record->def->parent);
@@ -165,7 +180,7 @@ virCheckpointTreeChildren(GPtrArray *records, const gchar *name)
 GPtrArray *
 virCheckpointTreeDescendants(GPtrArray *records, const gchar *name)
 {
-    g_autoptr(virCheckpointTreeIndex) index = virCheckpointTreeIndexNew(records);
+    g_autoptr(virCheckpointTreeIndex) index = virCheckpointTreeIndexNewDown(records);
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     virCheckpointRecord *record = g_hash_table_lookup(index->byName, name);
     GPtrArray *list = g_ptr_array_new();
@@ -180,7 +195,7 @@ virCheckpointTreeDescendants(GPtrArray *records, const gchar *name)
 GPtrArray *
 virCheckpointTreeSorted(GPtrArray *records)
 {
-    g_autoptr(virCheckpointTreeIndex) index = virCheckpointTreeIndexNew(records);
+    g_autoptr(virCheckpointTreeIndex) index = virCheckpointTreeIndexNewDown(records);
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     g_autoptr(GPtrArray) roots = g_ptr_array_new();
     g_autoptr(GPtrArray) others = g_ptr_array_new();
@@ -211,22 +226,27 @@ virCheckpointTreeCounts(const virCheckpointRecord *record, const gchar *target)
            (!target || virCheckpointRecordSegment(record, target));
 }
 
-/* TRUE if a descendant of @record counts. */
-static gboolean
-virCheckpointTreeHasLater(virCheckpointTreeIndex *index,
-                          virCheckpointRecord *record,
-                          const gchar *target)
+/* The names of those below which one counts: a set, borrowing. */
+static GHashTable *
+virCheckpointTreeWithLater(virCheckpointTreeIndex *index,
+                           GPtrArray *records,
+                           const gchar *target)
 {
-    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
-    g_autoptr(GPtrArray) below = g_ptr_array_new();
+    GHashTable *names = g_hash_table_new(g_str_hash, g_str_equal);
     guint i;
 
-    virCheckpointTreeWalk(index, record, seen, below);
-    for (i = 1; i < below->len; i++) {
-        if (virCheckpointTreeCounts(g_ptr_array_index(below, i), target))
-            return TRUE;
+    for (i = 0; i < records->len; i++) {
+        const virCheckpointRecord *record = g_ptr_array_index(records, i);
+
+        if (!virCheckpointTreeCounts(record, target))
+            continue;
+        /* Up to where another one has been: each is passed once, circles too. */
+        while (record && record->def->parent &&
+               g_strcmp0(record->def->parent, record->def->name) != 0 &&
+               g_hash_table_add(names, record->def->parent))
+            record = g_hash_table_lookup(index->byName, record->def->parent);
     }
-    return FALSE;
+    return names;
 }
 
 /* TRUE if @record has a bitmap of @target that may still record. */
@@ -260,17 +280,17 @@ virCheckpointTreeLast(virCheckpointTreeIndex *index,
                       GPtrArray *records,
                       const gchar *target)
 {
-    g_autoptr(GPtrArray) sorted = virCheckpointTreeSorted(records);
+    g_autoptr(GHashTable) withLater =
+        virCheckpointTreeWithLater(index, records, target);
     virCheckpointRecord *last = NULL;
     guint i;
 
-    /* From the end: in a line the first one that counts is it. */
-    for (i = sorted->len; i > 0; i--) {
-        virCheckpointRecord *record = g_ptr_array_index(sorted, i - 1);
+    for (i = 0; i < records->len; i++) {
+        virCheckpointRecord *record = g_ptr_array_index(records, i);
 
         if (virCheckpointTreeCounts(record, target) &&
-            virCheckpointTreeIsLater(record, last, target) &&
-            !virCheckpointTreeHasLater(index, record, target))
+            !g_hash_table_contains(withLater, record->def->name) &&
+            virCheckpointTreeIsLater(record, last, target))
             last = record;
     }
     return last;
@@ -320,6 +340,19 @@ virCheckpointTreePrevious(GPtrArray *records,
     return virCheckpointTreeIndexPrevious(index, record, target);
 }
 
+static void
+virCheckpointTreeReverse(GPtrArray *list)
+{
+    guint i;
+
+    for (i = 0; i < list->len / 2; i++) {
+        gpointer first = list->pdata[i];
+
+        list->pdata[i] = list->pdata[list->len - 1 - i];
+        list->pdata[list->len - 1 - i] = first;
+    }
+}
+
 GPtrArray *
 virCheckpointTreeChain(GPtrArray *records,
                        const virCheckpointRecord *from,
@@ -335,9 +368,11 @@ virCheckpointTreeChain(GPtrArray *records,
         return chain;
     /* Newest first until @from; the other way would have to choose a branch. */
     while (record && chain->len < records->len) {
-        g_ptr_array_insert(chain, 0, record);
-        if (g_str_equal(record->id, from->id))
+        g_ptr_array_add(chain, record);
+        if (g_str_equal(record->id, from->id)) {
+            virCheckpointTreeReverse(chain);
             return chain;
+        }
         record = virCheckpointTreeIndexPrevious(index, record, target);
     }
     g_ptr_array_set_size(chain, 0);

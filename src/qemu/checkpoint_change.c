@@ -89,7 +89,7 @@ virCheckpointChangeNewSegment(virCheckpointSegments *segments,
 {
     const virCheckpointNode *top = virCheckpointSegmentsTop(segments, target, error);
     g_autoptr(virCheckpointSegment) segment = NULL;
-    gchar *name;
+    g_autofree gchar *id = virCheckpointRecordNewId();
 
     if (!top)
         return NULL;
@@ -105,10 +105,27 @@ virCheckpointChangeNewSegment(virCheckpointSegments *segments,
     segment->born = g_strdup(top->file);
     segment->sizeBytes = top->sizeBytes;
     segment->granularity = virCheckpointSegmentsGranularity(top);
-    if (!(name = virCheckpointSegmentsNewName(segments, error)))
-        return NULL;
-    g_ptr_array_add(segment->bitmaps, name);
+    g_ptr_array_add(segment->bitmaps,
+                    g_strconcat(VIR_CHECKPOINT_BITMAP_PREFIX, id, NULL));
     return g_steal_pointer(&segment);
+}
+
+/* The journal learns the names of all bitmaps of @record in one write. */
+static gboolean
+virCheckpointChangeJournal(virCheckpointSegments *segments,
+                           const virCheckpointRecord *record,
+                           GError **error)
+{
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
+    guint i;
+
+    for (i = 0; i < record->segments->len; i++)
+        g_ptr_array_add(names, (gpointer)virCheckpointSegmentActive(
+                                   g_ptr_array_index(record->segments, i)));
+    g_ptr_array_add(names, NULL);
+    return names->len == 1 ||
+           virCheckpointStoreJournalAdd(segments->store,
+                                        (const gchar *const *)names->pdata, error);
 }
 
 /* No two checkpoints of a domain have one name, libvirt's own included. */
@@ -138,6 +155,7 @@ virCheckpointSegmentsPlan(virCheckpointSegments *segments,
     g_autoptr(virCheckpointRecord) record = virCheckpointRecordNew();
     const virCheckpointRecord *parent = virCheckpointTreeCurrent(segments->records);
     g_autofree char *domain = NULL;
+    g_autofree gchar *complete = NULL;
     guint i;
 
     g_free(record->id);
@@ -161,8 +179,8 @@ virCheckpointSegmentsPlan(virCheckpointSegments *segments,
         virCheckpointDomainSetError(error);
         return NULL;
     }
-    g_free(record->def->domain);
-    record->def->domain = virCheckpointDomainComplete(domain, segments->view->xml);
+    complete = virCheckpointDomainComplete(domain, segments->view->xml);
+    virCheckpointDefSetDomain(record->def, complete);
     for (i = 0; def->disks && i < def->disks->len; i++) {
         const virCheckpointDiskDef *disk = g_ptr_array_index(def->disks, i);
         virCheckpointSegment *segment;
@@ -173,6 +191,8 @@ virCheckpointSegmentsPlan(virCheckpointSegments *segments,
             return NULL;
         g_ptr_array_add(record->segments, segment);
     }
+    if (!virCheckpointChangeJournal(segments, record, error))
+        return NULL;
     return g_steal_pointer(&record);
 }
 
@@ -250,6 +270,7 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
         return FALSE;
     g_debug("domain=%s checkpoint=%s state=creating->ready", segments->view->uuid,
             plan->def->name);
+    virCheckpointSegmentsSaved(segments, plan);
     if (record)
         *record = g_steal_pointer(&plan);
     return TRUE;
@@ -304,6 +325,7 @@ virCheckpointChangeHandOver(virCheckpointSegments *segments,
             virCheckpointTreePrevious(segments->records, record, segment->target);
 
         if (previous) {
+            previous = virCheckpointSegmentsEdit(segments, previous);
             virCheckpointChangeTakeOver(
                 virCheckpointRecordSegment(previous, segment->target), segment);
             if (!virCheckpointStoreSave(segments->store, previous, error) ||
@@ -332,6 +354,7 @@ virCheckpointChangeReparent(virCheckpointSegments *segments,
 
         if (child == record || g_strcmp0(child->def->parent, record->def->name) != 0)
             continue;
+        child = virCheckpointSegmentsEdit(segments, child);
         g_free(child->def->parent);
         child->def->parent = g_strdup(record->def->parent);
         if (!virCheckpointStoreSave(segments->store, child, error) ||
@@ -341,6 +364,23 @@ virCheckpointChangeReparent(virCheckpointSegments *segments,
     return TRUE;
 }
 
+/* The sidecars of @record that nobody takes over. */
+static GPtrArray *
+virCheckpointChangeUnused(virCheckpointSegments *segments,
+                          const virCheckpointRecord *record)
+{
+    GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
+    guint i;
+
+    for (i = 0; i < record->segments->len; i++) {
+        const virCheckpointSegment *segment = g_ptr_array_index(record->segments, i);
+
+        if (!virCheckpointTreePrevious(segments->records, record, segment->target))
+            virCheckpointChangeUnite(names, segment->sidecars);
+    }
+    return names;
+}
+
 gboolean
 virCheckpointSegmentsFinishDelete(virCheckpointSegments *segments,
                                   const gchar *id,
@@ -348,20 +388,22 @@ virCheckpointSegmentsFinishDelete(virCheckpointSegments *segments,
 {
     virCheckpointRecord *record = virCheckpointTreeById(segments->records, id);
     g_autofree gchar *name = g_strdup(record->def->name);
+    g_autoptr(GPtrArray) unused = NULL;
 
     if (!virCheckpointChangeHandOver(segments, record, error) ||
         !virCheckpointChangeReparent(segments, record, error))
         return FALSE;
+    unused = virCheckpointChangeUnused(segments, record);
     if (segments->records->len == 1)
         virCheckpointSegmentsAwaitSweep(segments);
-    if (!virCheckpointStoreRemove(segments->store, id, error) ||
-        !virCheckpointFaultPoint("delete/removed", error) ||
-        !virCheckpointSegmentsRefresh(segments, error))
+    if (!virCheckpointStoreRemove(segments->store, record->id, error) ||
+        !virCheckpointFaultPoint("delete/removed", error))
         return FALSE;
+    virCheckpointSegmentsRemoved(segments, record);
     g_debug("domain=%s checkpoint=%s state=deleting->none", segments->view->uuid, name);
-    virCheckpointSegmentsSweep(segments);
+    virCheckpointSegmentsSweepSeen(segments);
     return virCheckpointFaultPoint("delete/swept", error) &&
-           virCheckpointStoreCollect(segments->store, error);
+           virCheckpointStoreCollectOf(segments->store, unused, error);
 }
 
 gboolean
@@ -375,6 +417,7 @@ virCheckpointSegmentsDelete(virCheckpointSegments *segments,
         return TRUE;
     g_debug("domain=%s checkpoint=%s state=ready->deleting", segments->view->uuid,
             record->def->name);
+    record = virCheckpointSegmentsEdit(segments, record);
     record->state = VIR_CHECKPOINT_RECORD_DELETING;
     if (!virCheckpointStoreSave(segments->store, record, error) ||
         !virCheckpointFaultPoint("delete/recorded", error))

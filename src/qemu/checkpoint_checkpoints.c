@@ -92,7 +92,7 @@ static GPtrArray *
 virCheckpointEnginePeek(virCheckpointEngine *engine, const gchar *uuid, GError **error)
 {
     g_autoptr(GPtrArray) records =
-        virCheckpointStorePeekBrief(engine->store, uuid, error);
+        virCheckpointStorePeekShared(engine->store, uuid, error);
     g_autoptr(GPtrArray) jobs = NULL;
     guint i;
 
@@ -100,7 +100,7 @@ virCheckpointEnginePeek(virCheckpointEngine *engine, const gchar *uuid, GError *
         virCheckpointEngineUnsettle(engine, uuid);
         virCheckpointEngineSettle(engine, uuid, NULL);
         g_clear_pointer(&records, g_ptr_array_unref);
-        return virCheckpointStorePeek(engine->store, uuid, error);
+        return virCheckpointStorePeekShared(engine->store, uuid, error);
     }
     if (virCheckpointEngineIsSettled(engine, uuid))
         return g_steal_pointer(&records);
@@ -109,14 +109,14 @@ virCheckpointEnginePeek(virCheckpointEngine *engine, const gchar *uuid, GError *
     if (jobs && jobs->len > 0) {
         virCheckpointEngineSettle(engine, uuid, NULL);
         g_clear_pointer(&records, g_ptr_array_unref);
-        return virCheckpointStorePeekBrief(engine->store, uuid, error);
+        return virCheckpointStorePeekShared(engine->store, uuid, error);
     }
     for (i = 0; records && i < records->len; i++) {
         const virCheckpointRecord *record = g_ptr_array_index(records, i);
 
         if (record->state != VIR_CHECKPOINT_RECORD_READY) {
             virCheckpointEngineSettle(engine, uuid, NULL);
-            return virCheckpointStorePeekBrief(engine->store, uuid, error);
+            return virCheckpointStorePeekShared(engine->store, uuid, error);
         }
     }
     return g_steal_pointer(&records);
@@ -199,7 +199,7 @@ virCheckpointEnginePark(virCheckpointOperation *operation)
         virCheckpointSegmentsNew(operation->store, operation->view, NULL);
 
     if (segments)
-        virCheckpointSegmentsPark(segments, NULL, NULL);
+        virCheckpointSegmentsParkLast(segments);
 }
 
 /* A copy of a guest that is off has an image open: nobody else can write to it. */
@@ -255,7 +255,7 @@ virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
         return FALSE;
     }
     g_info("domain %s: checkpoint '%s' created", operation->view->name, def->name);
-    virCheckpointEnginePark(operation);
+    virCheckpointSegmentsParkLast(segments);
     return TRUE;
 }
 
@@ -381,7 +381,7 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
     }
     g_info("domain %s: checkpoint '%s' deleted (%u in all)", operation->view->name,
            name, ids->len);
-    virCheckpointEnginePark(operation);
+    virCheckpointSegmentsParkLast(segments);
     virCheckpointSegmentsSweepOff(segments, targets);
     return TRUE;
 }
@@ -435,7 +435,7 @@ virCheckpointEngineMeasure(virCheckpointSegments *segments,
     if (!top || !virCheckpointSegmentsSince(segments, record, disk->name, top->name,
                                             name, FALSE, error))
         return FALSE;
-    graph = virCheckpointGraphQuery(segments->view->monitor, error);
+    graph = virCheckpointGraphQueryNodes(segments->view->monitor, error);
     virCheckpointTxnRemove(txn, top->name, name);
     if (!virCheckpointTxnRun(txn, segments->view->monitor, graph ? error : NULL) ||
         !graph)
@@ -565,8 +565,8 @@ virCheckpointEngineDropSecrets(virCheckpointDef *def)
         g_match_info_next(match, NULL);
     }
     g_string_append(clean, def->domain + from);
-    g_free(def->domain);
-    def->domain = g_string_free(clean, FALSE);
+    virCheckpointDefSetDomain(def, clean->str);
+    g_string_free(clean, TRUE);
 }
 
 gboolean

@@ -153,6 +153,8 @@ virCheckpointEnsureRestart(virCheckpointSegments *segments,
     g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
     guint i;
 
+    record = virCheckpointSegmentsEdit(segments, record);
+    segment = virCheckpointRecordSegment(record, segment->target);
     if (!virCheckpointSegmentsIsKept(segments, segment)) {
         if (!segment->lost)
             virCheckpointSegmentsWarnLost(segments, record, segment->target);
@@ -239,6 +241,8 @@ virCheckpointEnsureDisk(virCheckpointSegments *segments,
     }
     if (virCheckpointGraphLayer(segments->graph, top, segment->born))
         return TRUE;
+    record = virCheckpointSegmentsEdit(segments, record);
+    segment = virCheckpointRecordSegment(record, segment->target);
     if (!virCheckpointEnsureSalvage(segments, segment, &failed)) {
         if (!segments->view->running) {
             g_propagate_error(error, g_steal_pointer(&failed));
@@ -265,11 +269,11 @@ virCheckpointEnsureSeemsLost(virCheckpointSegments *segments,
                              const virCheckpointRecord *record,
                              const virCheckpointSegment *segment)
 {
-    const virCheckpointNode *top =
-        virCheckpointSegmentsFindTop(segments, segment->target);
+    const virCheckpointNode *top = NULL;
 
-    return top && virCheckpointSegmentsNewest(segments, segment->target) == record &&
-           !virCheckpointSegmentsIsHealthy(segments, top, segment) &&
+    if (virCheckpointSegmentsNewest(segments, segment->target) == record)
+        top = virCheckpointSegmentsFindTop(segments, segment->target);
+    return top && !virCheckpointSegmentsIsHealthy(segments, top, segment) &&
            !virCheckpointEnsureIsGivenUp(segments, top, segment);
 }
 
@@ -295,6 +299,7 @@ virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error)
             if (virCheckpointSegmentsNewest(segments, segment->target) == record &&
                 !virCheckpointEnsureDisk(segments, record, segment, &restarted, error))
                 return FALSE;
+            record = g_ptr_array_index(segments->records, i);
         }
     }
     if (restarted && !segments->view->running)
@@ -309,32 +314,32 @@ virCheckpointSegmentsGiveUp(virCheckpointSegments *segments, GError **error)
 {
     guint i;
     guint j;
-    guint k;
 
     virCheckpointSegmentsPark(segments, NULL, NULL);
     if (!virCheckpointSegmentsRefresh(segments, error))
         return FALSE;
     for (i = 0; i < segments->records->len; i++) {
         virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
+        gboolean any = FALSE;
 
         for (j = 0; j < record->segments->len; j++) {
             virCheckpointSegment *segment = g_ptr_array_index(record->segments, j);
 
-            for (k = 0; k < segment->bitmaps->len; k++) {
-                if (!virCheckpointSegmentsRelease(
-                        segments, g_ptr_array_index(segment->bitmaps, k), error))
-                    return FALSE;
-            }
             if (virCheckpointSegmentsNewest(segments, segment->target) != record &&
                 segment->bitmaps->len == 0)
                 continue;
+            any = TRUE;
+            record = virCheckpointSegmentsEdit(segments, record);
+            segment = g_ptr_array_index(record->segments, j);
+            if (!virCheckpointSegmentsReleaseAll(segments, segment->bitmaps, error))
+                return FALSE;
             g_ptr_array_set_size(segment->bitmaps, 0);
             segment->lost = TRUE;
             virCheckpointHealSpoil(segments->view->uuid, segment->target);
             virCheckpointSegmentsWarnLost(segments, record, segment->target);
         }
-        if (!virCheckpointStoreSave(segments->store, record, error) ||
-            !virCheckpointFaultPoint("give-up/saved", error))
+        if (any && (!virCheckpointStoreSave(segments->store, record, error) ||
+                    !virCheckpointFaultPoint("give-up/saved", error)))
             return FALSE;
     }
     virCheckpointSegmentsSweep(segments);

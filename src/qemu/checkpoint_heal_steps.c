@@ -104,6 +104,8 @@ virCheckpointHealMarkBad(virCheckpointSegments *segments,
 
         if (!segment || segment->lost || !virCheckpointHealHasBad(segments, segment))
             continue;
+        record = virCheckpointSegmentsEdit(segments, record);
+        segment = virCheckpointRecordSegment(record, target);
         segment->lost = TRUE;
         virCheckpointSegmentsWarnLost(segments, record, target);
         if (!virCheckpointStoreSave(segments->store, record, error) ||
@@ -444,6 +446,8 @@ virCheckpointHealPutIn(virCheckpointSegments *segments,
         return FALSE;
     if (!virCheckpointFaultPoint("heal/written", error))
         return FALSE;
+    lost = virCheckpointSegmentsEdit(segments, lost);
+    segment = virCheckpointRecordSegment(lost, heal->target);
     for (i = segment->sidecars->len; i > 0; i--) {
         if (virCheckpointHealIsBad(segments,
                                    g_ptr_array_index(segment->sidecars, i - 1)))

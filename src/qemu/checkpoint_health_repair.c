@@ -97,6 +97,8 @@ virCheckpointRepairLose(virCheckpointSegments *segments,
 
         if (!segment || segment->lost)
             continue;
+        owner = virCheckpointSegmentsEdit(segments, owner);
+        segment = virCheckpointRecordSegment(owner, target);
         segment->lost = TRUE;
         virCheckpointHealSpoil(segments->view->uuid, target);
         virCheckpointSegmentsWarnLost(segments, owner, target);
@@ -115,6 +117,7 @@ virCheckpointRepairGaps(virCheckpointSegments *segments, GError **error)
     while ((behind = virCheckpointHealthGap(segments, &previous))) {
         if (!virCheckpointRepairLose(segments, previous, error))
             return FALSE;
+        behind = virCheckpointSegmentsEdit(segments, behind);
         g_free(behind->def->parent);
         behind->def->parent = g_strdup(previous->def->name);
         if (!virCheckpointStoreSave(segments->store, behind, error) ||

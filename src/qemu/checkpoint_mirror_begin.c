@@ -48,7 +48,7 @@ virCheckpointMirrorMakeCheckpoint(const virCheckpointMirrorStep *step, GError **
         return FALSE;
     disks = virCheckpointMirrorDisks(step->view);
     def = virCheckpointMirrorCheckpointDef(job->checkpoint, job->target, disks);
-    def->domain = g_strdup(step->view->xml);
+    virCheckpointDefSetDomain(def, step->view->xml);
     if (!virCheckpointFaultPoint("mirror/before-checkpoint", error) ||
         !virCheckpointSegmentsCreate(segments, def, &record, error))
         return FALSE;

@@ -183,7 +183,7 @@ virCheckpointMirrorTurnMake(const virCheckpointMirrorStep *step,
     g_autoptr(virCheckpointDef) def =
         virCheckpointMirrorCheckpointDef(name, job->target, disks);
 
-    def->domain = g_strdup(step->view->xml);
+    virCheckpointDefSetDomain(def, step->view->xml);
     return virCheckpointSegmentsCreate(segments, def, NULL, error) &&
            virCheckpointFaultPoint("mirror/turned", error) &&
            virCheckpointSegmentsRefresh(segments, error);

@@ -221,11 +221,37 @@ virCheckpointGraphTops(const virCheckpointJson *list)
     return g_string_free(text, FALSE);
 }
 
+static virCheckpointGraph *
+virCheckpointGraphNew(void)
+{
+    virCheckpointGraph *graph = g_new0(virCheckpointGraph, 1);
+
+    graph->nodes =
+        g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointNodeFree);
+    graph->byName = g_hash_table_new(g_str_hash, g_str_equal);
+    graph->qdevs = g_ptr_array_new_with_free_func(g_free);
+    graph->tops = g_ptr_array_new_with_free_func(g_free);
+    return graph;
+}
+
+virCheckpointGraph *
+virCheckpointGraphQueryNodes(virCheckpointMonitor *monitor, GError **error)
+{
+    g_autoptr(virCheckpointJson) nodes = virCheckpointMonitorQueryNodes(monitor, error);
+    virCheckpointGraph *graph;
+
+    if (!nodes)
+        return NULL;
+    graph = virCheckpointGraphNew();
+    virCheckpointGraphReadNodes(graph, nodes);
+    return graph;
+}
+
 /* One try; *@torn is set when a disk moved to another node in between. */
 static virCheckpointGraph *
 virCheckpointGraphTry(virCheckpointMonitor *monitor, gboolean *torn, GError **error)
 {
-    g_autoptr(virCheckpointGraph) graph = g_new0(virCheckpointGraph, 1);
+    g_autoptr(virCheckpointGraph) graph = virCheckpointGraphNew();
     g_autoptr(virCheckpointJson) before = NULL;
     g_autoptr(virCheckpointJson) nodes = NULL;
     g_autoptr(virCheckpointJson) edges = NULL;
@@ -233,11 +259,6 @@ virCheckpointGraphTry(virCheckpointMonitor *monitor, gboolean *torn, GError **er
     g_autofree gchar *first = NULL;
     g_autofree gchar *last = NULL;
 
-    graph->nodes =
-        g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointNodeFree);
-    graph->byName = g_hash_table_new(g_str_hash, g_str_equal);
-    graph->qdevs = g_ptr_array_new_with_free_func(g_free);
-    graph->tops = g_ptr_array_new_with_free_func(g_free);
     if (!(before = virCheckpointMonitorRun(monitor, "query-block", NULL, error)) ||
         !(nodes = virCheckpointMonitorQueryNodes(monitor, error)) ||
         !(edges = virCheckpointMonitorRun(monitor, "x-debug-query-block-graph", NULL,
@@ -366,4 +387,22 @@ virCheckpointNodeBitmap(const virCheckpointNode *node, const gchar *name)
             return info;
     }
     return NULL;
+}
+
+void
+virCheckpointGraphForget(virCheckpointGraph *graph,
+                         const gchar *node,
+                         const gchar *name)
+{
+    virCheckpointNode *holder = g_hash_table_lookup(graph->byName, node);
+    guint i;
+
+    for (i = 0; holder && i < holder->bitmaps->len; i++) {
+        const virCheckpointBitmapInfo *info = g_ptr_array_index(holder->bitmaps, i);
+
+        if (g_str_equal(info->name, name)) {
+            g_ptr_array_remove_index(holder->bitmaps, i);
+            return;
+        }
+    }
 }

@@ -42,6 +42,10 @@ typedef struct virCheckpointGraph virCheckpointGraph;
 /** One query-named-block-nodes, query-block and x-debug-query-block-graph. */
 virCheckpointGraph *
 virCheckpointGraphQuery(virCheckpointMonitor *monitor, GError **error);
+/** One query-named-block-nodes only: nodes by name with their bitmaps, no edges, no
+ * devices. */
+virCheckpointGraph *
+virCheckpointGraphQueryNodes(virCheckpointMonitor *monitor, GError **error);
 void
 virCheckpointGraphFree(virCheckpointGraph *graph);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointGraph, virCheckpointGraphFree)
@@ -69,5 +73,10 @@ virCheckpointGraphNodes(const virCheckpointGraph *graph);
 /** The bitmap @name on @node, or NULL. */
 const virCheckpointBitmapInfo *
 virCheckpointNodeBitmap(const virCheckpointNode *node, const gchar *name);
+/** Bitmap @name on node @node was removed: @graph shows it no longer. */
+void
+virCheckpointGraphForget(virCheckpointGraph *graph,
+                         const gchar *node,
+                         const gchar *name);
 
 #endif

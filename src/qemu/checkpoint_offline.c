@@ -258,6 +258,8 @@ virCheckpointOfflineUnkeep(virCheckpointSegments *segments, GError **error)
                 info = virCheckpointNodeBitmap(top, segment->kept);
             if (!info || info->inconsistent)
                 continue;
+            record = virCheckpointSegmentsEdit(segments, record);
+            segment = g_ptr_array_index(record->segments, j);
             g_clear_pointer(&segment->kept, g_free);
             g_clear_pointer(&segment->stamp, g_free);
             any = TRUE;
@@ -337,6 +339,8 @@ virCheckpointOfflineForgetKept(virCheckpointSegments *segments,
         return TRUE;
     g_info("domain %s, disk %s: the image changed since it was last opened",
            segments->view->name, segment->target);
+    record = virCheckpointSegmentsEdit(segments, record);
+    segment = virCheckpointRecordSegment(record, segment->target);
     g_clear_pointer(&segment->kept, g_free);
     g_clear_pointer(&segment->stamp, g_free);
     return virCheckpointStoreSave(segments->store, record, error);

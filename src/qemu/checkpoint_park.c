@@ -14,6 +14,10 @@
  * names is one that has not been parked, and a released one that none names is garbage,
  * wherever it turns up: on a read-only layer it stays until that can be written.
  *
+ * Clients wait for this, so all bitmaps of all disks go together: one transaction, one
+ * line of the journal, one write a record.  When the sidecars cannot be written in one
+ * go each is tried by itself, so that a bad one does not keep the others.
+ *
  * The invariant: the newest segment's bitmap is on the disk's top format node,
  * persistent, recording and consistent, and on each of its layers.  Where that does not
  * hold changes of unknown extent are missing: "lost" is saved first, then tracking
@@ -30,10 +34,27 @@
 #include "checkpoint_heal.h"
 #include "checkpoint_segmentspriv.h"
 
-/* A file name for a sidecar with the bits of bitmap @name that is not taken. */
-gchar *
-virCheckpointParkFileName(virCheckpointSegments *segments,
+/* TRUE if one of @parts (or NULL) is to become @file. */
+static gboolean
+virCheckpointParkHasPart(GPtrArray *parts, const gchar *file)
+{
+    guint i;
+
+    for (i = 0; parts && i < parts->len; i++) {
+        const virCheckpointSidecarPart *part = g_ptr_array_index(parts, i);
+
+        if (g_str_equal(part->fileName, file))
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* A file name for a sidecar with the bits of bitmap @name that is not taken, nor meant
+ * for one of @parts. */
+static gchar *
+virCheckpointParkNextName(virCheckpointSegments *segments,
                           const gchar *name,
+                          GPtrArray *parts,
                           GError **error)
 {
     const gchar *id = name + strlen(VIR_CHECKPOINT_BITMAP_PREFIX);
@@ -46,35 +67,48 @@ virCheckpointParkFileName(virCheckpointSegments *segments,
 
         if (!path)
             return NULL;
-        if (!g_file_test(path, G_FILE_TEST_EXISTS))
+        if (!virCheckpointParkHasPart(parts, file) &&
+            !g_file_test(path, G_FILE_TEST_EXISTS))
             return g_steal_pointer(&file);
     }
 }
 
+gchar *
+virCheckpointParkFileName(virCheckpointSegments *segments,
+                          const gchar *name,
+                          GError **error)
+{
+    return virCheckpointParkNextName(segments, name, NULL, error);
+}
+
 /*
- * One sidecar for each disk size among @layers: bitmaps merge only between equal ones,
- * and a disk may have been resized while a snapshot was on top.
- * Returns: file names (transfer full), or NULL.
+ * The sidecars of bitmap @name: one for each disk size among @layers, since bitmaps
+ * merge only between equal ones, and a disk may have been resized while a snapshot was
+ * on top.  @name and the layers stay the caller's until they are written.
+ * Returns: virCheckpointSidecarPart (transfer full), or NULL.
  */
 static GPtrArray *
-virCheckpointParkLayers(virCheckpointSegments *segments,
-                        GPtrArray *layers,
-                        const gchar *name,
-                        GError **error)
+virCheckpointParkNewParts(virCheckpointSegments *segments,
+                          GPtrArray *layers,
+                          const gchar *name,
+                          GError **error)
 {
-    g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) parts =
+        g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointSidecarPartFree);
     g_autoptr(GPtrArray) left = g_ptr_array_copy(layers, NULL, NULL);
 
     while (left->len > 0) {
         const virCheckpointNode *first = g_ptr_array_index(left, 0);
         const virCheckpointBitmapInfo *info = virCheckpointNodeBitmap(first, name);
-        g_autoptr(GArray) sources =
-            g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef));
-        g_autofree gchar *file = virCheckpointParkFileName(segments, name, error);
+        g_autofree gchar *file =
+            virCheckpointParkNextName(segments, name, parts, error);
+        virCheckpointSidecarPart *part;
         guint i;
 
         if (!file)
             return NULL;
+        part = virCheckpointSidecarPartNew(file, first->sizeBytes, info->granularity);
+        g_ptr_array_add(parts, part);
         for (i = 0; i < left->len;) {
             const virCheckpointNode *layer = g_ptr_array_index(left, i);
             virCheckpointBitmapRef ref = {layer->name, name};
@@ -83,16 +117,11 @@ virCheckpointParkLayers(virCheckpointSegments *segments,
                 i++;
                 continue;
             }
-            g_array_append_val(sources, ref);
+            g_array_append_val(part->sources, ref);
             g_ptr_array_remove_index(left, i);
         }
-        if (!virCheckpointSidecarWrite(segments->store, segments->view->monitor,
-                                       first->sizeBytes, info->granularity, sources,
-                                       file, error))
-            return NULL;
-        g_ptr_array_add(files, g_steal_pointer(&file));
     }
-    return g_steal_pointer(&files);
+    return g_steal_pointer(&parts);
 }
 
 gboolean
@@ -104,38 +133,55 @@ virCheckpointSegmentsCopy(virCheckpointSegments *segments,
 {
     const virCheckpointBitmapInfo *info = virCheckpointNodeBitmap(top, name);
     g_autoptr(GPtrArray) layers = g_ptr_array_new();
-    g_autoptr(GPtrArray) files = NULL;
+    g_autoptr(GPtrArray) parts = NULL;
 
     if (info->countBytes == 0)
         return TRUE;
     g_ptr_array_add(layers, (gpointer)top);
-    if (!(files = virCheckpointParkLayers(segments, layers, name, error)))
+    if (!(parts = virCheckpointParkNewParts(segments, layers, name, error)) ||
+        !virCheckpointSidecarWriteAll(segments->store, segments->view->monitor, parts,
+                                      error))
         return FALSE;
-    g_ptr_array_add(segment->sidecars, g_strdup(g_ptr_array_index(files, 0)));
+    g_ptr_array_add(
+        segment->sidecars,
+        g_strdup(((virCheckpointSidecarPart *)g_ptr_array_index(parts, 0))->fileName));
     return TRUE;
 }
 
-/* Saves @record's @segment with @files added and, if given, bitmap @drop taken out. */
-static gboolean
-virCheckpointParkSave(virCheckpointSegments *segments,
-                      virCheckpointRecord *record,
-                      virCheckpointSegment *segment,
-                      GPtrArray *files,
-                      const gchar *drop,
-                      GError **error)
-{
-    guint i;
+/* What one bitmap needs to be parked. */
+typedef struct virCheckpointParkItem {
+    virCheckpointRecord *record;   /* borrowed */
+    virCheckpointSegment *segment; /* borrowed */
+    gchar *name;                   /* the bitmap */
+    gboolean frozen;  /* all of it: its segment names it no longer then; else only what
+                         a snapshot put below the top */
+    gchar *born;      /* where the rest of the segment is then, or NULL: as before */
+    gboolean lost;    /* parts of it are gone */
+    GPtrArray *parts; /* virCheckpointSidecarPart*, owned */
+} virCheckpointParkItem;
 
-    for (i = 0; i < files->len; i++)
-        g_ptr_array_add(segment->sidecars, g_strdup(g_ptr_array_index(files, i)));
-    if (drop && g_strcmp0(drop, segment->kept) == 0) {
-        g_clear_pointer(&segment->kept, g_free);
-        g_clear_pointer(&segment->stamp, g_free);
-    }
-    if (drop &&
-        g_ptr_array_find_with_equal_func(segment->bitmaps, drop, g_str_equal, &i))
-        g_ptr_array_remove_index(segment->bitmaps, i);
-    return virCheckpointStoreSave(segments->store, record, error);
+static void
+virCheckpointParkItemFree(virCheckpointParkItem *item)
+{
+    g_free(item->name);
+    g_free(item->born);
+    if (item->parts)
+        g_ptr_array_unref(item->parts);
+    g_free(item);
+}
+
+static virCheckpointParkItem *
+virCheckpointParkItemNew(virCheckpointSegments *segments,
+                         const virCheckpointRecord *record,
+                         const virCheckpointSegment *segment,
+                         const gchar *name)
+{
+    virCheckpointParkItem *item = g_new0(virCheckpointParkItem, 1);
+
+    item->record = virCheckpointSegmentsEdit(segments, record);
+    item->segment = virCheckpointRecordSegment(item->record, segment->target);
+    item->name = g_strdup(name);
+    return item;
 }
 
 typedef enum {
@@ -184,21 +230,21 @@ virCheckpointParkLook(virCheckpointSegments *segments,
     return virCheckpointParkFind(layers, name, with);
 }
 
-/* Parks one frozen bitmap of @segment.  *@left is set when it must wait. */
+/* Plans for one frozen bitmap of @segment.  *@left is set when it must wait. */
 static gboolean
 virCheckpointParkFrozen(virCheckpointSegments *segments,
-                        virCheckpointRecord *record,
-                        virCheckpointSegment *segment,
-                        const gchar *bitmap,
+                        const virCheckpointRecord *record,
+                        const virCheckpointSegment *segment,
+                        const gchar *name,
+                        GPtrArray *items,
                         gboolean *left,
                         GError **error)
 {
     const virCheckpointNode *top =
         virCheckpointSegmentsFindTop(segments, segment->target);
     g_autoptr(GPtrArray) with = g_ptr_array_new();
-    g_autoptr(GPtrArray) files = NULL;
-    g_autofree gchar *name = g_strdup(bitmap);
     virCheckpointParkParts parts = VIR_CHECKPOINT_PARK_PARTS_BUSY;
+    virCheckpointParkItem *item;
 
     if (top)
         parts = virCheckpointParkLook(segments, top, segment, name, with);
@@ -206,19 +252,14 @@ virCheckpointParkFrozen(virCheckpointSegments *segments,
         *left = TRUE;
         return TRUE;
     }
-    if (parts == VIR_CHECKPOINT_PARK_PARTS_LOST) {
-        segment->lost = TRUE;
-        virCheckpointHealSpoil(segments->view->uuid, segment->target);
-        virCheckpointSegmentsWarnLost(segments, record, segment->target);
-        files = g_ptr_array_new();
-    } else if (!(files = virCheckpointParkLayers(segments, with, name, error))) {
-        return FALSE;
-    }
-    return virCheckpointFaultPoint("park/written", error) &&
-           virCheckpointSegmentsRelease(segments, name, error) &&
-           virCheckpointFaultPoint("park/released", error) &&
-           virCheckpointParkSave(segments, record, segment, files, name, error) &&
-           virCheckpointFaultPoint("park/saved", error);
+    item = virCheckpointParkItemNew(segments, record, segment, name);
+    g_ptr_array_add(items, item);
+    item->frozen = TRUE;
+    item->lost = parts == VIR_CHECKPOINT_PARK_PARTS_LOST;
+    if (item->lost)
+        g_ptr_array_set_size(with, 0);
+    return (item->parts =
+                virCheckpointParkNewParts(segments, with, item->name, error)) != NULL;
 }
 
 static gboolean
@@ -233,19 +274,21 @@ virCheckpointParkAnyWritable(GPtrArray *layers)
     return FALSE;
 }
 
-/* Parks what a snapshot froze of the active bitmap of @segment. */
+/* Plans for what a snapshot froze of the active bitmap of @segment. */
 static gboolean
 virCheckpointParkLower(virCheckpointSegments *segments,
-                       virCheckpointRecord *record,
-                       virCheckpointSegment *segment,
+                       const virCheckpointRecord *record,
+                       const virCheckpointSegment *segment,
+                       GPtrArray *items,
                        gboolean *left,
                        GError **error)
 {
     const virCheckpointNode *top =
         virCheckpointSegmentsFindTop(segments, segment->target);
+    const gchar *active = virCheckpointSegmentActive(segment);
     g_autoptr(GPtrArray) with = g_ptr_array_new();
     g_autoptr(GPtrArray) layers = NULL;
-    g_autoptr(GPtrArray) files = NULL;
+    virCheckpointParkItem *item;
 
     if (!top || g_strcmp0(top->file, segment->born) == 0)
         return TRUE;
@@ -254,55 +297,184 @@ virCheckpointParkLower(virCheckpointSegments *segments,
         *left = TRUE;
         return TRUE;
     }
-    layers = virCheckpointSegmentsLayers(segments, top, segment,
-                                         virCheckpointSegmentActive(segment));
+    layers = virCheckpointSegmentsLayers(segments, top, segment, active);
     g_ptr_array_remove_index(layers, 0);
     /* A commit writes to them: what it writes is in the top's bitmap, too. */
-    if (virCheckpointParkAnyWritable(layers)) {
+    if (virCheckpointParkAnyWritable(layers) ||
+        (layers->len > 0 && virCheckpointParkFind(layers, active, with) !=
+                                VIR_CHECKPOINT_PARK_PARTS_READY)) {
         *left = TRUE;
         return TRUE;
     }
-    if (layers->len > 0 &&
-        virCheckpointParkFind(layers, virCheckpointSegmentActive(segment), with) !=
-            VIR_CHECKPOINT_PARK_PARTS_READY) {
-        *left = TRUE;
-        return TRUE;
-    }
-    files = virCheckpointParkLayers(segments, with, virCheckpointSegmentActive(segment),
-                                    error);
-    if (!files || !virCheckpointFaultPoint("park-lower/written", error))
-        return FALSE;
-    g_free(segment->born);
-    segment->born = g_strdup(top->file);
-    return virCheckpointParkSave(segments, record, segment, files, NULL, error) &&
-           virCheckpointFaultPoint("park-lower/saved", error);
+    item = virCheckpointParkItemNew(segments, record, segment, active);
+    g_ptr_array_add(items, item);
+    item->born = g_strdup(top->file);
+    return (item->parts =
+                virCheckpointParkNewParts(segments, with, item->name, error)) != NULL;
 }
 
+/* Adds to @items what is to be parked of @segment. */
 static gboolean
 virCheckpointParkSegment(virCheckpointSegments *segments,
-                         virCheckpointRecord *record,
-                         virCheckpointSegment *segment,
+                         const virCheckpointRecord *record,
+                         const virCheckpointSegment *segment,
+                         GPtrArray *items,
                          gboolean *left,
                          GError **error)
 {
-    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-    gboolean newest = FALSE;
-    gboolean ok = TRUE;
     guint i;
 
-    for (i = 0; i < segment->bitmaps->len; i++)
-        g_ptr_array_add(names, g_strdup(g_ptr_array_index(segment->bitmaps, i)));
-    for (i = 0; ok && i < names->len; i++) {
-        const gchar *name = g_ptr_array_index(names, i);
+    for (i = 0; i < segment->bitmaps->len; i++) {
+        const gchar *name = g_ptr_array_index(segment->bitmaps, i);
+        gboolean ok =
+            virCheckpointSegmentsIsActive(segments, record, segment, name)
+                ? virCheckpointParkLower(segments, record, segment, items, left, error)
+                : virCheckpointParkFrozen(segments, record, segment, name, items, left,
+                                          error);
 
-        if (virCheckpointSegmentsIsActive(segments, record, segment, name))
-            newest = TRUE;
-        else
-            ok = virCheckpointParkFrozen(segments, record, segment, name, left, error);
+        if (!ok)
+            return FALSE;
     }
-    if (ok && newest)
-        ok = virCheckpointParkLower(segments, record, segment, left, error);
-    return ok;
+    return TRUE;
+}
+
+/* Nothing needs the frozen bitmaps of @items anymore: the journal learns it at once. */
+static gboolean
+virCheckpointParkRelease(virCheckpointSegments *segments,
+                         GPtrArray *items,
+                         GError **error)
+{
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
+    guint i;
+
+    for (i = 0; i < items->len; i++) {
+        const virCheckpointParkItem *item = g_ptr_array_index(items, i);
+
+        if (item->frozen)
+            g_ptr_array_add(names, item->name);
+    }
+    return virCheckpointSegmentsReleaseAll(segments, names, error);
+}
+
+/* What @item changes in its record. */
+static void
+virCheckpointParkApply(virCheckpointSegments *segments,
+                       const virCheckpointParkItem *item)
+{
+    virCheckpointSegment *segment = item->segment;
+    guint i;
+
+    for (i = 0; i < item->parts->len; i++) {
+        const virCheckpointSidecarPart *part = g_ptr_array_index(item->parts, i);
+
+        g_ptr_array_add(segment->sidecars, g_strdup(part->fileName));
+    }
+    if (item->lost) {
+        segment->lost = TRUE;
+        virCheckpointHealSpoil(segments->view->uuid, segment->target);
+        virCheckpointSegmentsWarnLost(segments, item->record, segment->target);
+    }
+    if (item->born) {
+        g_free(segment->born);
+        segment->born = g_strdup(item->born);
+    }
+    if (!item->frozen)
+        return;
+    if (g_strcmp0(item->name, segment->kept) == 0) {
+        g_clear_pointer(&segment->kept, g_free);
+        g_clear_pointer(&segment->stamp, g_free);
+    }
+    if (g_ptr_array_find_with_equal_func(segment->bitmaps, item->name, g_str_equal, &i))
+        g_ptr_array_remove_index(segment->bitmaps, i);
+}
+
+/* Each record of @items names the sidecars and no longer the bitmaps, in one write. */
+static gboolean
+virCheckpointParkSave(virCheckpointSegments *segments, GPtrArray *items, GError **error)
+{
+    g_autoptr(GPtrArray) records = g_ptr_array_new();
+    guint i;
+
+    for (i = 0; i < items->len; i++) {
+        const virCheckpointParkItem *item = g_ptr_array_index(items, i);
+
+        virCheckpointParkApply(segments, item);
+        if (!g_ptr_array_find(records, item->record, NULL))
+            g_ptr_array_add(records, item->record);
+    }
+    for (i = 0; i < records->len; i++) {
+        if (!virCheckpointStoreSave(segments->store, g_ptr_array_index(records, i),
+                                    error) ||
+            !virCheckpointFaultPoint("park/saved", error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* Writes the sidecars of @items.  FALSE: none of them counts. */
+static gboolean
+virCheckpointParkWrite(virCheckpointSegments *segments,
+                       GPtrArray *items,
+                       GError **error)
+{
+    g_autoptr(GPtrArray) parts = g_ptr_array_new();
+    guint i;
+    guint j;
+
+    for (i = 0; i < items->len; i++) {
+        const virCheckpointParkItem *item = g_ptr_array_index(items, i);
+
+        for (j = 0; j < item->parts->len; j++)
+            g_ptr_array_add(parts, g_ptr_array_index(item->parts, j));
+    }
+    return virCheckpointSidecarWriteAll(segments->store, segments->view->monitor, parts,
+                                        error) &&
+           virCheckpointFaultPoint("park/written", error);
+}
+
+/* What could not be parked is tried again by the next operation. */
+static void
+virCheckpointParkWarn(virCheckpointSegments *segments,
+                      const virCheckpointParkItem *item,
+                      const GError *failed)
+{
+    g_warning("domain %s (%s), disk %s: the bits of checkpoint '%s' stay in the image "
+              "for now: %s",
+              segments->view->name, segments->view->uuid, item->segment->target,
+              item->record->def->name, failed->message);
+}
+
+/* Those of @items whose sidecars could be written; the first @error of the others. */
+static GPtrArray *
+virCheckpointParkWriteSome(virCheckpointSegments *segments,
+                           GPtrArray *items,
+                           GError **error)
+{
+    GPtrArray *written = g_ptr_array_new();
+    g_autoptr(GError) together = NULL;
+    guint i;
+
+    if (virCheckpointParkWrite(segments, items, &together)) {
+        g_ptr_array_extend(written, items, NULL, NULL);
+        return written;
+    }
+    for (i = 0; i < items->len; i++) {
+        virCheckpointParkItem *item = g_ptr_array_index(items, i);
+        g_autoptr(GPtrArray) one = g_ptr_array_new();
+        g_autoptr(GError) failed = NULL;
+
+        g_ptr_array_add(one, item);
+        if (items->len == 1) {
+            failed = g_steal_pointer(&together);
+        } else if (virCheckpointParkWrite(segments, one, &failed)) {
+            g_ptr_array_add(written, item);
+            continue;
+        }
+        virCheckpointParkWarn(segments, item, failed);
+        if (error && !*error)
+            g_propagate_error(error, g_steal_pointer(&failed));
+    }
+    return written;
 }
 
 /* TRUE if a frozen bitmap of @segment seems lost. */
@@ -311,10 +483,12 @@ virCheckpointParkSeemsLost(virCheckpointSegments *segments,
                            const virCheckpointRecord *record,
                            const virCheckpointSegment *segment)
 {
-    const virCheckpointNode *top =
-        virCheckpointSegmentsFindTop(segments, segment->target);
+    const virCheckpointNode *top = NULL;
     guint i;
 
+    /* Of a thousand segments all but a few have none. */
+    if (segment->bitmaps->len > 0)
+        top = virCheckpointSegmentsFindTop(segments, segment->target);
     for (i = 0; top && i < segment->bitmaps->len; i++) {
         const gchar *name = g_ptr_array_index(segment->bitmaps, i);
         g_autoptr(GPtrArray) with = g_ptr_array_new();
@@ -327,47 +501,96 @@ virCheckpointParkSeemsLost(virCheckpointSegments *segments,
     return FALSE;
 }
 
+/* What is to be parked of disk @target, or of all. */
+static GPtrArray *
+virCheckpointParkPlan(virCheckpointSegments *segments,
+                      const gchar *target,
+                      gboolean *left,
+                      GError **error)
+{
+    g_autoptr(GPtrArray) items =
+        g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointParkItemFree);
+    guint i;
+    guint j;
+
+    for (i = 0; i < segments->records->len; i++) {
+        const virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
+
+        if (record->state == VIR_CHECKPOINT_RECORD_CREATING)
+            continue;
+        for (j = 0; j < record->segments->len; j++) {
+            const virCheckpointSegment *segment =
+                g_ptr_array_index(record->segments, j);
+
+            if (target && g_strcmp0(segment->target, target) != 0)
+                continue;
+            if (!virCheckpointParkSegment(segments, record, segment, items, left,
+                                          error))
+                return NULL;
+        }
+    }
+    return g_steal_pointer(&items);
+}
+
+/* Parks; what is released then is still in QEMU. */
+static gboolean
+virCheckpointParkAll(virCheckpointSegments *segments,
+                     const gchar *target,
+                     GError **error)
+{
+    g_autoptr(GPtrArray) items = NULL;
+    g_autoptr(GPtrArray) written = NULL;
+    g_autoptr(GError) failed = NULL;
+    gboolean left = FALSE;
+
+    if (!virCheckpointSegmentsConfirm(segments, virCheckpointParkSeemsLost, error) ||
+        !(items = virCheckpointParkPlan(segments, target, &left, error)))
+        return FALSE;
+    if (items->len > 0) {
+        written = virCheckpointParkWriteSome(segments, items, &failed);
+        if (written->len > 0 && (!virCheckpointParkRelease(segments, written, error) ||
+                                 !virCheckpointFaultPoint("park/released", error) ||
+                                 !virCheckpointParkSave(segments, written, error)))
+            return FALSE;
+    }
+    if (failed) {
+        g_propagate_error(error, g_steal_pointer(&failed));
+        return FALSE;
+    }
+    if (left)
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "a bitmap of domain '%s' cannot be parked yet",
+                    segments->view->name);
+    return !left;
+}
+
 gboolean
 virCheckpointSegmentsPark(virCheckpointSegments *segments,
                           const gchar *target,
                           GError **error)
 {
-    gboolean left = FALSE;
-    guint i;
-    guint j;
+    gboolean parked;
 
     if (!segments->graph)
         return TRUE;
-    if (!virCheckpointSegmentsConfirm(segments, virCheckpointParkSeemsLost, error))
-        return FALSE;
-    for (i = 0; i < segments->records->len; i++) {
-        virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
-
-        if (record->state == VIR_CHECKPOINT_RECORD_CREATING)
-            continue;
-        for (j = 0; j < record->segments->len; j++) {
-            virCheckpointSegment *segment = g_ptr_array_index(record->segments, j);
-            g_autoptr(GError) failed = NULL;
-
-            if (target && g_strcmp0(segment->target, target) != 0)
-                continue;
-            if (virCheckpointParkSegment(segments, record, segment, &left, &failed))
-                continue;
-            g_warning(
-                "domain %s (%s), disk %s: the bits of checkpoint '%s' stay in the "
-                "image for now: %s",
-                segments->view->name, segments->view->uuid, segment->target,
-                record->def->name, failed->message);
-            if (!left)
-                g_propagate_error(error, g_steal_pointer(&failed));
-            left = TRUE;
-            error = NULL;
-        }
-    }
+    parked = virCheckpointParkAll(segments, target, error);
     virCheckpointSegmentsSweep(segments);
-    if (left && error)
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                    "a bitmap of domain '%s' cannot be parked yet",
-                    segments->view->name);
-    return !left;
+    return parked;
+}
+
+void
+virCheckpointSegmentsParkLast(virCheckpointSegments *segments)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!segments->graph)
+        return;
+    if (virCheckpointParkAll(segments, NULL, &error)) {
+        virCheckpointSegmentsSweepSeen(segments);
+        return;
+    }
+    g_debug("domain=%s not all is parked: %s", segments->view->uuid, error->message);
+    /* A record that could not be written still names what ours here names no more: only
+     * the store knows what may go. */
+    virCheckpointSegmentsSweep(segments);
 }

@@ -41,6 +41,8 @@ virCheckpointSegmentsNew(virCheckpointStoreDomain *store,
     segments->store = store;
     segments->view = view;
     segments->newest = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    segments->replaced =
+        g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointRecordFree);
     if (!virCheckpointSegmentsRefresh(segments, error))
         return NULL;
     return g_steal_pointer(&segments);
@@ -49,7 +51,10 @@ virCheckpointSegmentsNew(virCheckpointStoreDomain *store,
 gboolean
 virCheckpointSegmentsRefresh(virCheckpointSegments *segments, GError **error)
 {
-    g_autoptr(GPtrArray) records = virCheckpointStoreList(segments->store, error);
+    /* While the guest is off many are changed, and nobody waits. */
+    g_autoptr(GPtrArray) records = segments->view->running
+                                       ? virCheckpointStoreShare(segments->store, error)
+                                       : virCheckpointStoreList(segments->store, error);
     g_autoptr(virCheckpointGraph) graph = NULL;
 
     if (!records)
@@ -59,10 +64,60 @@ virCheckpointSegmentsRefresh(virCheckpointSegments *segments, GError **error)
         return FALSE;
     g_clear_pointer(&segments->records, g_ptr_array_unref);
     segments->records = g_steal_pointer(&records);
+    g_ptr_array_set_size(segments->replaced, 0);
     g_hash_table_remove_all(segments->newest);
     virCheckpointGraphFree(segments->graph);
     segments->graph = g_steal_pointer(&graph);
     return TRUE;
+}
+
+/* A copy of @record takes the place of the one with its id, which lives on. */
+static virCheckpointRecord *
+virCheckpointSegmentsReplace(virCheckpointSegments *segments,
+                             const virCheckpointRecord *record)
+{
+    virCheckpointRecord *copy = virCheckpointRecordCopy(record);
+    guint i;
+
+    g_hash_table_remove_all(segments->newest);
+    for (i = 0; i < segments->records->len; i++) {
+        virCheckpointRecord *here = g_ptr_array_index(segments->records, i);
+
+        if (!g_str_equal(here->id, copy->id))
+            continue;
+        g_ptr_array_add(segments->replaced, here);
+        segments->records->pdata[i] = copy;
+        return copy;
+    }
+    g_ptr_array_add(segments->records, copy);
+    return copy;
+}
+
+virCheckpointRecord *
+virCheckpointSegmentsEdit(virCheckpointSegments *segments,
+                          const virCheckpointRecord *record)
+{
+    virCheckpointRecord *here = virCheckpointTreeById(segments->records, record->id);
+
+    return virCheckpointRecordIsShared(here)
+               ? virCheckpointSegmentsReplace(segments, here)
+               : here;
+}
+
+void
+virCheckpointSegmentsSaved(virCheckpointSegments *segments,
+                           const virCheckpointRecord *record)
+{
+    virCheckpointSegmentsReplace(segments, record);
+}
+
+void
+virCheckpointSegmentsRemoved(virCheckpointSegments *segments,
+                             virCheckpointRecord *record)
+{
+    g_hash_table_remove_all(segments->newest);
+    g_ptr_array_add(segments->replaced, virCheckpointRecordRef(record));
+    g_ptr_array_remove(segments->records, record);
 }
 
 void
@@ -72,6 +127,7 @@ virCheckpointSegmentsFree(virCheckpointSegments *segments)
         return;
     if (segments->records)
         g_ptr_array_unref(segments->records);
+    g_ptr_array_unref(segments->replaced);
     g_hash_table_unref(segments->newest);
     virCheckpointGraphFree(segments->graph);
     g_free(segments);
@@ -217,15 +273,36 @@ virCheckpointSegmentsNewName(virCheckpointSegments *segments, GError **error)
 }
 
 gboolean
+virCheckpointSegmentsReleaseAll(virCheckpointSegments *segments,
+                                GPtrArray *names,
+                                GError **error)
+{
+    g_autoptr(GPtrArray) marks = g_ptr_array_new_with_free_func(g_free);
+    guint i;
+
+    for (i = 0; i < names->len; i++) {
+        g_autofree gchar *mark =
+            g_strconcat(g_ptr_array_index(names, i), RELEASED, NULL);
+
+        if (!virCheckpointStoreJournalHas(segments->store, mark))
+            g_ptr_array_add(marks, g_steal_pointer(&mark));
+    }
+    if (marks->len == 0)
+        return TRUE;
+    g_ptr_array_add(marks, NULL);
+    return virCheckpointStoreJournalAdd(segments->store,
+                                        (const gchar *const *)marks->pdata, error);
+}
+
+gboolean
 virCheckpointSegmentsRelease(virCheckpointSegments *segments,
                              const gchar *name,
                              GError **error)
 {
-    g_autofree gchar *mark = g_strconcat(name, RELEASED, NULL);
-    const gchar *const names[] = {mark, NULL};
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
 
-    return virCheckpointStoreJournalHas(segments->store, mark) ||
-           virCheckpointStoreJournalAdd(segments->store, names, error);
+    g_ptr_array_add(names, (gpointer)name);
+    return virCheckpointSegmentsReleaseAll(segments, names, error);
 }
 
 /* TRUE if a record names bitmap @name. */
@@ -282,28 +359,56 @@ virCheckpointSegmentsHasReleased(virCheckpointSegments *segments)
     return FALSE;
 }
 
-/* Removes what is released from @node.  Returns how many such bitmaps stay. */
+/*
+ * Removes what is released from all nodes: in one go, else each by itself.  Returns how
+ * many such bitmaps stay.
+ */
 static guint
-virCheckpointSegmentsSweepNode(virCheckpointSegments *segments,
-                               const virCheckpointNode *node)
+virCheckpointSegmentsRemoveReleased(virCheckpointSegments *segments)
 {
+    const GPtrArray *nodes = virCheckpointGraphNodes(segments->graph);
+    virCheckpointMonitor *monitor = segments->view->monitor;
+    g_autoptr(virCheckpointTxn) all = virCheckpointTxnNew();
+    g_autoptr(GArray) refs = g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef));
+    gboolean together;
     guint stay = 0;
     guint i;
+    guint j;
 
-    for (i = 0; i < node->bitmaps->len; i++) {
-        const virCheckpointBitmapInfo *info = g_ptr_array_index(node->bitmaps, i);
+    for (i = 0; i < nodes->len; i++) {
+        const virCheckpointNode *node = g_ptr_array_index(nodes, i);
+
+        for (j = 0; j < node->bitmaps->len; j++) {
+            const virCheckpointBitmapInfo *info = g_ptr_array_index(node->bitmaps, j);
+            virCheckpointBitmapRef ref = {node->name, info->name};
+
+            if (!virCheckpointSegmentsIsReleased(segments, info->name))
+                continue;
+            if (node->readOnly || info->busy) {
+                g_debug("domain=%s node=%s bitmap=%s stays: in use or read-only",
+                        segments->view->uuid, node->name, info->name);
+                stay++;
+                continue;
+            }
+            g_array_append_val(refs, ref);
+            virCheckpointTxnRemove(all, node->name, info->name);
+        }
+    }
+    together = virCheckpointTxnRun(all, monitor, NULL);
+    for (i = 0; i < refs->len; i++) {
+        const virCheckpointBitmapRef *ref =
+            &g_array_index(refs, virCheckpointBitmapRef, i);
         g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
         g_autoptr(GError) error = NULL;
 
-        if (!virCheckpointSegmentsIsReleased(segments, info->name))
+        virCheckpointTxnRemove(txn, ref->node, ref->name);
+        if (together || virCheckpointTxnRun(txn, monitor, &error)) {
+            virCheckpointGraphForget(segments->graph, ref->node, ref->name);
             continue;
-        virCheckpointTxnRemove(txn, node->name, info->name);
-        if (!node->readOnly && !info->busy &&
-            virCheckpointTxnRun(txn, segments->view->monitor, &error))
-            continue;
+        }
         stay++;
         g_debug("domain=%s node=%s bitmap=%s stays: %s", segments->view->uuid,
-                node->name, info->name, error ? error->message : "in use or read-only");
+                ref->node, ref->name, error->message);
     }
     return stay;
 }
@@ -356,23 +461,26 @@ virCheckpointSegmentsWaitsForSweep(virCheckpointSegments *segments)
 }
 
 void
-virCheckpointSegmentsSweep(virCheckpointSegments *segments)
+virCheckpointSegmentsSweepSeen(virCheckpointSegments *segments)
 {
-    const GPtrArray *nodes;
-    g_autoptr(GError) error = NULL;
     guint stay = 0;
-    guint i;
 
-    if (!virCheckpointSegmentsRefresh(segments, &error)) {
-        g_debug("domain=%s not swept: %s", segments->view->uuid, error->message);
-        return;
-    }
-    nodes = segments->graph ? virCheckpointGraphNodes(segments->graph) : NULL;
-    for (i = 0; nodes && i < nodes->len; i++)
-        stay += virCheckpointSegmentsSweepNode(segments, g_ptr_array_index(nodes, i));
+    if (segments->graph)
+        stay = virCheckpointSegmentsRemoveReleased(segments);
     if (segments->records->len == 0)
         virCheckpointSegmentsKeepFolder(
             segments, stay > 0 || !virCheckpointSegmentsSeesAll(segments));
+}
+
+void
+virCheckpointSegmentsSweep(virCheckpointSegments *segments)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (virCheckpointSegmentsRefresh(segments, &error))
+        virCheckpointSegmentsSweepSeen(segments);
+    else
+        g_debug("domain=%s not swept: %s", segments->view->uuid, error->message);
 }
 
 static gboolean

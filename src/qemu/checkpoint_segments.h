@@ -25,8 +25,10 @@ typedef struct virCheckpointSegments {
     virCheckpointStoreDomain *store; /* borrowed */
     virCheckpointDomainView *view;   /* borrowed */
     virCheckpointGraph *graph;       /* owned; Refresh replaces it */
-    GPtrArray *records;              /* owned; Refresh replaces it */
-    GHashTable *newest; /* owned; target -> its newest record, as far as asked */
+    GPtrArray *records;  /* owned; Refresh replaces it; not to be changed but
+                            through virCheckpointSegmentsEdit() */
+    GPtrArray *replaced; /* owned; records that were, until Refresh */
+    GHashTable *newest;  /* owned; target -> its newest record, as far as asked */
     GPtrArray *covered; /* borrowed; parts that sets since a checkpoint leave out: their
                            bits are known from elsewhere; usually NULL */
 } virCheckpointSegments;
@@ -57,6 +59,11 @@ gboolean
 virCheckpointSegmentsPark(virCheckpointSegments *segments,
                           const gchar *target,
                           GError **error);
+
+/** The same for all disks, as the last thing that is done with @segments, which are
+ * fresh: QEMU is not asked how it looks before and afterwards.  Failures are logged. */
+void
+virCheckpointSegmentsParkLast(virCheckpointSegments *segments);
 
 /** Checks the invariant; where it does not hold the segment is recorded lost, then
  * tracking starts anew and inconsistent bitmaps of ours are removed. */
@@ -116,8 +123,8 @@ virCheckpointSegmentsValidate(virCheckpointSegments *segments,
 /**
  * Creates a checkpoint: @def aligned (checkpoint_def.h), parent and time set here.
  * Record, transaction, invariant, record; previous segments are not parked yet
- * (virCheckpointSegmentsPark).  @segments was just made or refreshed, and is to be
- * refreshed afterwards: a look at QEMU costs a third of a creation.
+ * (virCheckpointSegmentsPark).  @segments was just made or refreshed, and shows what is
+ * there when it returns TRUE: each look at QEMU costs a client's time.
  * @record: (out) (transfer full) (optional)
  */
 gboolean

@@ -59,10 +59,19 @@ virCheckpointSegmentsRelease(virCheckpointSegments *segments,
                              const gchar *name,
                              GError **error);
 
-/** Removes released bitmaps from nodes that can be written.  Failures are logged only.
- */
+/** The same of several (gchar*), in one write. */
+gboolean
+virCheckpointSegmentsReleaseAll(virCheckpointSegments *segments,
+                                GPtrArray *names,
+                                GError **error);
+
+/** Refreshes @segments, and removes released bitmaps from nodes that can be written.
+ * Failures are logged only. */
 void
 virCheckpointSegmentsSweep(virCheckpointSegments *segments);
+/** The same by what @segments show already. */
+void
+virCheckpointSegmentsSweepSeen(virCheckpointSegments *segments);
 
 /** A segment whose tracking seems to be lost, by some criterion. */
 typedef gboolean (*virCheckpointSegmentsSeemsLostFunc)(
@@ -121,6 +130,25 @@ virCheckpointSegmentsCollect(virCheckpointSegments *segments,
                              const virCheckpointNode *node,
                              const virCheckpointSegment *segment,
                              GArray *sources);
+
+/**
+ * virCheckpointSegmentsEdit:
+ * The one of @segments' records with the id of @record, to be changed.  As long as it
+ * is the store's own a copy takes its place: pointers to what was there stay good until
+ * a refresh, but show the old state.
+ */
+virCheckpointRecord *
+virCheckpointSegmentsEdit(virCheckpointSegments *segments,
+                          const virCheckpointRecord *record);
+
+/** @record, which is none of @segments' own, was saved: a copy of it is among them. */
+void
+virCheckpointSegmentsSaved(virCheckpointSegments *segments,
+                           const virCheckpointRecord *record);
+/** @record, one of @segments' own, was removed from the store. */
+void
+virCheckpointSegmentsRemoved(virCheckpointSegments *segments,
+                             virCheckpointRecord *record);
 
 /** A new bitmap name, in the journal. */
 gchar *

@@ -31,47 +31,34 @@
 #include "checkpoint_record.h"
 #include "checkpoint_sidecar.h"
 
-/** Sidecars open at a time while loading. */
-#define LOAD_BATCH 32
+/** Sidecars open at a time. */
+#define SIDECAR_BATCH 32
 
 /* A sidecar file as a node of a QEMU. */
 typedef struct virCheckpointSidecarNode {
     virCheckpointMonitor *monitor; /* borrowed */
     gchar *node;
-    gchar *fileNode;
     guint64 set;
     gboolean hasSet;
-    gboolean hasFile;
     gboolean hasNode;
     gchar *scratch; /* a copy to be removed, or NULL */
 } virCheckpointSidecarNode;
 
-static gboolean
-virCheckpointSidecarDelNode(virCheckpointMonitor *monitor,
-                            const gchar *node,
-                            GError **error)
-{
-    g_autoptr(virCheckpointJson) reply = virCheckpointMonitorRun(
-        monitor, "blockdev-del", virCheckpointJsonBuild("s:node-name", node, NULL),
-        error);
-
-    return reply != NULL;
-}
-
-/* Closes what is open; goes on after a failure and reports the first. */
+/* Closes what is open; goes on after a failure and reports the first.  The node of the
+ * file below goes with the format's: nobody else named it. */
 static gboolean
 virCheckpointSidecarDetach(virCheckpointSidecarNode *sidecar, GError **error)
 {
     gboolean ok = TRUE;
 
-    if (sidecar->hasNode)
-        ok = virCheckpointSidecarDelNode(sidecar->monitor, sidecar->node, error);
+    if (sidecar->hasNode) {
+        g_autoptr(virCheckpointJson) reply = virCheckpointMonitorRun(
+            sidecar->monitor, "blockdev-del",
+            virCheckpointJsonBuild("s:node-name", sidecar->node, NULL), error);
+
+        ok = reply != NULL;
+    }
     sidecar->hasNode = FALSE;
-    if (sidecar->hasFile)
-        ok = virCheckpointSidecarDelNode(sidecar->monitor, sidecar->fileNode,
-                                         ok ? error : NULL) &&
-             ok;
-    sidecar->hasFile = FALSE;
     if (sidecar->hasSet)
         ok = virCheckpointMonitorRemoveFd(sidecar->monitor, sidecar->set,
                                           ok ? error : NULL) &&
@@ -90,7 +77,6 @@ virCheckpointSidecarNodeFree(virCheckpointSidecarNode *sidecar)
         unlink(sidecar->scratch);
     g_free(sidecar->scratch);
     g_free(sidecar->node);
-    g_free(sidecar->fileNode);
     g_free(sidecar);
 }
 
@@ -126,95 +112,151 @@ virCheckpointSidecarAttach(virCheckpointMonitor *monitor,
                            GError **error)
 {
     g_autoptr(virCheckpointSidecarNode) sidecar = g_new0(virCheckpointSidecarNode, 1);
+    g_autofree gchar *fileNode = NULL;
     g_autofree gchar *name = NULL;
-    g_autoptr(virCheckpointJson) file = NULL;
-    g_autoptr(virCheckpointJson) format = NULL;
+    g_autoptr(virCheckpointJson) reply = NULL;
+    virCheckpointJson *file;
 
     sidecar->monitor = monitor;
     /* QEMU takes 31 bytes at most. */
     sidecar->node =
         g_strdup_printf(VIR_CHECKPOINT_HELPER_PREFIX "%08x", g_random_int());
-    sidecar->fileNode = g_strconcat(sidecar->node, "f", NULL);
+    fileNode = g_strconcat(sidecar->node, "f", NULL);
     if (!(name = virCheckpointSidecarHandOver(sidecar, path, readOnly, error)))
         return NULL;
-    if (!(file = virCheckpointMonitorRun(
-              monitor, "blockdev-add",
-              virCheckpointJsonBuild("s:node-name", sidecar->fileNode, "s:driver",
-                                     "file", "s:filename", name, "b:read-only",
-                                     readOnly, NULL),
-              error)))
-        return NULL;
-    sidecar->hasFile = TRUE;
-    if (!(format = virCheckpointMonitorRun(
+    file = virCheckpointJsonBuild("s:node-name", fileNode, "s:driver", "file",
+                                  "s:filename", name, "b:read-only", readOnly, NULL);
+    if (!(reply = virCheckpointMonitorRun(
               monitor, "blockdev-add",
               virCheckpointJsonBuild("s:node-name", sidecar->node, "s:driver", "qcow2",
-                                     "s:file", sidecar->fileNode, "b:read-only",
-                                     readOnly, "a:backing", virCheckpointJsonNewNull(),
-                                     NULL),
+                                     "a:file", file, "b:read-only", readOnly,
+                                     "a:backing", virCheckpointJsonNewNull(), NULL),
               error)))
         return NULL;
     sidecar->hasNode = TRUE;
     return g_steal_pointer(&sidecar);
 }
 
-/* An empty qcow2 of @sizeBytes that only we can read. */
-static gboolean
-virCheckpointSidecarMakeFile(const gchar *path, guint64 sizeBytes, GError **error)
+virCheckpointSidecarPart *
+virCheckpointSidecarPartNew(const gchar *fileName,
+                            guint64 sizeBytes,
+                            guint64 granularity)
 {
-    g_autofree gchar *size = g_strdup_printf("%" G_GUINT64_FORMAT, sizeBytes);
-    const gchar *const argv[] = {"qemu-img", "create",     "-q", "-f", "qcow2",
-                                 "-o",       "compat=1.1", path, size, NULL};
+    virCheckpointSidecarPart *part = g_new0(virCheckpointSidecarPart, 1);
 
-    if (unlink(path) < 0 && errno != ENOENT) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                    "remove '%s': %s", path, g_strerror(errno));
-        return FALSE;
-    }
-    if (!virCheckpointProcessRun(argv, NULL, error))
-        return FALSE;
-    if (chmod(path, 0600) < 0) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                    "sidecar '%s': %s", path, g_strerror(errno));
-        return FALSE;
+    part->fileName = g_strdup(fileName);
+    part->sizeBytes = sizeBytes;
+    part->granularity = granularity;
+    part->sources = g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef));
+    return part;
+}
+
+void
+virCheckpointSidecarPartFree(virCheckpointSidecarPart *part)
+{
+    if (!part)
+        return;
+    g_free(part->fileName);
+    g_array_unref(part->sources);
+    g_free(part);
+}
+
+/* Some sidecars on their way: three arrays in step. */
+typedef struct virCheckpointSidecarBatch {
+    virCheckpointStoreDomain *store;
+    virCheckpointMonitor *monitor;
+    virCheckpointSidecarPart **parts;
+    guint count;
+    GPtrArray *temporary; /* gchar*: paths; what is left of them is removed at last */
+    GPtrArray *nodes;     /* virCheckpointSidecarNode* */
+    guint64 *counted;     /* bytes, as QEMU shows them */
+} virCheckpointSidecarBatch;
+
+static void
+virCheckpointSidecarBatchClear(virCheckpointSidecarBatch *batch)
+{
+    guint i;
+
+    g_ptr_array_unref(batch->nodes);
+    for (i = 0; i < batch->temporary->len; i++)
+        unlink(g_ptr_array_index(batch->temporary, i));
+    g_ptr_array_unref(batch->temporary);
+    g_free(batch->counted);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(virCheckpointSidecarBatch,
+                                 virCheckpointSidecarBatchClear)
+
+/* Every file of the batch is made and opened. */
+static gboolean
+virCheckpointSidecarBatchOpen(virCheckpointSidecarBatch *batch, GError **error)
+{
+    guint i;
+
+    for (i = 0; i < batch->count; i++) {
+        const virCheckpointSidecarPart *part = batch->parts[i];
+        g_autofree gchar *path =
+            virCheckpointStoreDomainPath(batch->store, part->fileName, error);
+        gchar *temporary = path ? g_strconcat(path, ".tmp", NULL) : NULL;
+        virCheckpointSidecarNode *node;
+
+        if (!temporary)
+            return FALSE;
+        g_ptr_array_add(batch->temporary, temporary);
+        if (!virCheckpointSidecarMake(temporary, part->sizeBytes, error) ||
+            !virCheckpointFaultPoint("sidecar/made", error) ||
+            !(node =
+                  virCheckpointSidecarAttach(batch->monitor, temporary, FALSE, error)))
+            return FALSE;
+        g_ptr_array_add(batch->nodes, node);
+        if (!virCheckpointFaultPoint("sidecar/attached", error))
+            return FALSE;
     }
     return TRUE;
 }
 
-/* Merges @sources into the sidecar's new bitmap and says how much QEMU sees there. */
+/* Merges the sources into new bitmaps, and asks how much QEMU sees there. */
 static gboolean
-virCheckpointSidecarFill(virCheckpointSidecarNode *sidecar,
-                         guint64 granularity,
-                         GArray *sources,
-                         guint64 *countBytes,
-                         GError **error)
+virCheckpointSidecarBatchFill(virCheckpointSidecarBatch *batch, GError **error)
 {
     g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
     g_autoptr(virCheckpointGraph) graph = NULL;
-    const virCheckpointNode *node;
-    const virCheckpointBitmapInfo *bits = NULL;
+    guint i;
 
-    virCheckpointTxnAdd(txn, sidecar->node, VIR_CHECKPOINT_SIDECAR_BITMAP, granularity,
-                        VIR_CHECKPOINT_BITMAP_PERSISTENT |
-                            VIR_CHECKPOINT_BITMAP_DISABLED);
-    virCheckpointTxnMerge(txn, sidecar->node, VIR_CHECKPOINT_SIDECAR_BITMAP, sources);
-    if (!virCheckpointTxnRun(txn, sidecar->monitor, error) ||
-        !(graph = virCheckpointGraphQuery(sidecar->monitor, error)))
-        return FALSE;
-    if ((node = virCheckpointGraphNode(graph, sidecar->node)))
-        bits = virCheckpointNodeBitmap(node, VIR_CHECKPOINT_SIDECAR_BITMAP);
-    if (!bits) {
-        g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                            "the sidecar's bitmap went away");
-        return FALSE;
+    for (i = 0; i < batch->count; i++) {
+        const virCheckpointSidecarPart *part = batch->parts[i];
+        const virCheckpointSidecarNode *node = g_ptr_array_index(batch->nodes, i);
+
+        g_assert(part->sources->len > 0);
+        virCheckpointTxnAdd(
+            txn, node->node, VIR_CHECKPOINT_SIDECAR_BITMAP, part->granularity,
+            VIR_CHECKPOINT_BITMAP_PERSISTENT | VIR_CHECKPOINT_BITMAP_DISABLED);
+        virCheckpointTxnMerge(txn, node->node, VIR_CHECKPOINT_SIDECAR_BITMAP,
+                              part->sources);
     }
-    *countBytes = bits->countBytes;
-    return TRUE;
+    if (!virCheckpointTxnRun(txn, batch->monitor, error) ||
+        !(graph = virCheckpointGraphQueryNodes(batch->monitor, error)))
+        return FALSE;
+    for (i = 0; i < batch->count; i++) {
+        const virCheckpointSidecarNode *sidecar = g_ptr_array_index(batch->nodes, i);
+        const virCheckpointNode *node = virCheckpointGraphNode(graph, sidecar->node);
+        const virCheckpointBitmapInfo *bits = NULL;
+
+        if (node)
+            bits = virCheckpointNodeBitmap(node, VIR_CHECKPOINT_SIDECAR_BITMAP);
+        if (!bits) {
+            g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                                "the sidecar's bitmap went away");
+            return FALSE;
+        }
+        batch->counted[i] = bits->countBytes;
+    }
+    return virCheckpointFaultPoint("sidecar/filled", error);
 }
 
 static gboolean
 virCheckpointSidecarVerify(const gchar *path,
-                           guint64 sizeBytes,
-                           guint64 granularity,
+                           const virCheckpointSidecarPart *part,
                            guint64 countBytes,
                            GError **error)
 {
@@ -222,8 +264,8 @@ virCheckpointSidecarVerify(const gchar *path,
 
     if (!virCheckpointSidecarRead(path, &info, error))
         return FALSE;
-    if (info.inUse || info.sizeBytes != sizeBytes || info.granularity != granularity ||
-        info.countBytes != countBytes) {
+    if (info.inUse || info.sizeBytes != part->sizeBytes ||
+        info.granularity != part->granularity || info.countBytes != countBytes) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
                     "sidecar '%s' does not hold what was written into it", path);
         return FALSE;
@@ -231,29 +273,66 @@ virCheckpointSidecarVerify(const gchar *path,
     return TRUE;
 }
 
+/* Closed, read back and synced, the files get their names. */
 static gboolean
-virCheckpointSidecarWriteFile(virCheckpointMonitor *monitor,
-                              guint64 sizeBytes,
-                              guint64 granularity,
-                              GArray *sources,
-                              const gchar *path,
-                              GError **error)
+virCheckpointSidecarBatchClose(virCheckpointSidecarBatch *batch, GError **error)
 {
-    g_autoptr(virCheckpointSidecarNode) sidecar = NULL;
-    guint64 countBytes;
+    guint i;
 
-    if (!virCheckpointSidecarMakeFile(path, sizeBytes, error) ||
-        !virCheckpointFaultPoint("sidecar/made", error) ||
-        !(sidecar = virCheckpointSidecarAttach(monitor, path, FALSE, error)) ||
-        !virCheckpointFaultPoint("sidecar/attached", error) ||
-        !virCheckpointSidecarFill(sidecar, granularity, sources, &countBytes, error) ||
-        !virCheckpointFaultPoint("sidecar/filled", error) ||
-        !virCheckpointSidecarDetach(sidecar, error) ||
-        !virCheckpointFaultPoint("sidecar/detached", error))
+    for (i = 0; i < batch->count; i++) {
+        if (!virCheckpointSidecarDetach(g_ptr_array_index(batch->nodes, i), error))
+            return FALSE;
+    }
+    if (!virCheckpointFaultPoint("sidecar/detached", error))
         return FALSE;
-    return virCheckpointSidecarVerify(path, sizeBytes, granularity, countBytes,
-                                      error) &&
-           virCheckpointFileSync(path, error);
+    for (i = 0; i < batch->count; i++) {
+        const gchar *path = g_ptr_array_index(batch->temporary, i);
+
+        if (!virCheckpointSidecarVerify(path, batch->parts[i], batch->counted[i],
+                                        error) ||
+            !virCheckpointFileSyncData(path, error))
+            return FALSE;
+    }
+    if (!virCheckpointFaultPoint("sidecar/synced", error))
+        return FALSE;
+    for (i = 0; i < batch->count; i++) {
+        const gchar *path = g_ptr_array_index(batch->temporary, i);
+        g_autofree gchar *final = g_strndup(path, strlen(path) - strlen(".tmp"));
+
+        if (!virCheckpointFileRename(path, final, error) ||
+            !virCheckpointFaultPoint("sidecar/renamed", error))
+            return FALSE;
+    }
+    virCheckpointStoreTouched(batch->store);
+    return TRUE;
+}
+
+gboolean
+virCheckpointSidecarWriteAll(virCheckpointStoreDomain *store,
+                             virCheckpointMonitor *monitor,
+                             GPtrArray *parts,
+                             GError **error)
+{
+    guint done;
+
+    for (done = 0; done < parts->len; done += SIDECAR_BATCH) {
+        g_auto(virCheckpointSidecarBatch) batch = {
+            .store = store,
+            .monitor = monitor,
+            .parts = (virCheckpointSidecarPart **)parts->pdata + done,
+            .count = MIN(SIDECAR_BATCH, parts->len - done),
+            .temporary = g_ptr_array_new_with_free_func(g_free),
+            .nodes = g_ptr_array_new_with_free_func(
+                (GDestroyNotify)virCheckpointSidecarNodeFree),
+            .counted = g_new0(guint64, SIDECAR_BATCH),
+        };
+
+        if (!virCheckpointSidecarBatchOpen(&batch, error) ||
+            !virCheckpointSidecarBatchFill(&batch, error) ||
+            !virCheckpointSidecarBatchClose(&batch, error))
+            return FALSE;
+    }
+    return TRUE;
 }
 
 gboolean
@@ -265,21 +344,13 @@ virCheckpointSidecarWrite(virCheckpointStoreDomain *store,
                           const gchar *fileName,
                           GError **error)
 {
-    g_autofree gchar *path = virCheckpointStoreDomainPath(store, fileName, error);
-    g_autofree gchar *temporary = NULL;
+    g_autoptr(virCheckpointSidecarPart) part =
+        virCheckpointSidecarPartNew(fileName, sizeBytes, granularity);
+    g_autoptr(GPtrArray) parts = g_ptr_array_new();
 
-    g_assert(sources->len > 0);
-    if (!path)
-        return FALSE;
-    temporary = g_strconcat(path, ".tmp", NULL);
-    if (!virCheckpointSidecarWriteFile(monitor, sizeBytes, granularity, sources,
-                                       temporary, error) ||
-        !virCheckpointFaultPoint("sidecar/synced", error) ||
-        !virCheckpointFileRename(temporary, path, error)) {
-        unlink(temporary);
-        return FALSE;
-    }
-    return virCheckpointFaultPoint("sidecar/renamed", error);
+    g_array_append_vals(part->sources, sources->data, sources->len);
+    g_ptr_array_add(parts, part);
+    return virCheckpointSidecarWriteAll(store, monitor, parts, error);
 }
 
 gboolean
@@ -303,7 +374,7 @@ virCheckpointSidecarSalvage(virCheckpointStoreDomain *store,
     if (!g_file_test(image, G_FILE_TEST_IS_REGULAR))
         return TRUE;
     if (!(attached = virCheckpointSidecarAttach(monitor, image, TRUE, error)) ||
-        !(graph = virCheckpointGraphQuery(monitor, error)))
+        !(graph = virCheckpointGraphQueryNodes(monitor, error)))
         return FALSE;
     if ((node = virCheckpointGraphNode(graph, attached->node)))
         info = virCheckpointNodeBitmap(node, bitmap);
@@ -338,7 +409,7 @@ virCheckpointSidecarFlush(virCheckpointStoreDomain *store,
 
     if (!path)
         return FALSE;
-    made = virCheckpointSidecarMakeFile(path, sizeBytes, error) &&
+    made = virCheckpointSidecarMake(path, sizeBytes, error) &&
            (scratch = virCheckpointSidecarAttach(monitor, path, FALSE, error));
     /* Open is enough: nothing is left however this ends. */
     unlink(path);
@@ -415,7 +486,7 @@ virCheckpointSidecarAttachForLoad(virCheckpointStoreDomain *store,
 static gboolean
 virCheckpointSidecarSeen(virCheckpointMonitor *monitor, GPtrArray *open, GError **error)
 {
-    g_autoptr(virCheckpointGraph) graph = virCheckpointGraphQuery(monitor, error);
+    g_autoptr(virCheckpointGraph) graph = virCheckpointGraphQueryNodes(monitor, error);
     guint i;
 
     for (i = 0; graph && i < open->len; i++) {
@@ -490,17 +561,18 @@ virCheckpointSidecarLoad(virCheckpointStoreDomain *store,
 
     if (sidecars->len == 0)
         return TRUE;
-    if (!(graph = virCheckpointGraphQuery(monitor, error)))
+    if (!(graph = virCheckpointGraphQueryNodes(monitor, error)))
         return FALSE;
     if (!(into = virCheckpointGraphNode(graph, node))) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
                     "there is no node '%s'", node);
         return FALSE;
     }
-    for (done = 0; done < sidecars->len; done += LOAD_BATCH) {
-        if (!virCheckpointSidecarLoadBatch(
-                store, monitor, (gchar **)sidecars->pdata + done,
-                MIN(LOAD_BATCH, sidecars->len - done), &target, into->sizeBytes, error))
+    for (done = 0; done < sidecars->len; done += SIDECAR_BATCH) {
+        if (!virCheckpointSidecarLoadBatch(store, monitor,
+                                           (gchar **)sidecars->pdata + done,
+                                           MIN(SIDECAR_BATCH, sidecars->len - done),
+                                           &target, into->sizeBytes, error))
             return FALSE;
     }
     return TRUE;

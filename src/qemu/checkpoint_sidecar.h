@@ -29,16 +29,44 @@ virCheckpointSidecarRead(const gchar *path,
                          virCheckpointSidecarInfo *info,
                          GError **error);
 
+/** Makes file @path, an empty qcow2 of @sizeBytes that only we can read, in place of
+ * what has that name; not synced (checkpoint_qcow2_make.c). */
+gboolean
+virCheckpointSidecarMake(const gchar *path, guint64 sizeBytes, GError **error);
+
+/** One sidecar that is to be written. */
+typedef struct virCheckpointSidecarPart {
+    gchar *fileName; /* inside the domain's folder: "<id>.<n>.qcow2" */
+    guint64 sizeBytes;
+    guint64 granularity;
+    /* virCheckpointBitmapRef, whose names are borrowed: bitmaps of the monitor's nodes,
+     * at least one, all seen present, idle and consistent, none still recording unless
+     * its node is read-only or its successor already records */
+    GArray *sources;
+} virCheckpointSidecarPart;
+
+virCheckpointSidecarPart *
+virCheckpointSidecarPartNew(const gchar *fileName,
+                            guint64 sizeBytes,
+                            guint64 granularity);
+void
+virCheckpointSidecarPartFree(virCheckpointSidecarPart *part);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointSidecarPart, virCheckpointSidecarPartFree)
+
 /**
- * virCheckpointSidecarWrite:
- * @sources: GArray of virCheckpointBitmapRef: bitmaps of @monitor's nodes, at least
- * one, all seen present, idle and consistent, none still recording unless its node is
- * read-only or its successor already records
- * @fileName: name inside the domain's folder ("<id>.<n>.qcow2")
+ * virCheckpointSidecarWriteAll:
+ * @parts: virCheckpointSidecarPart*, of different file names
  *
- * Complete, read back, durable and renamed into place when TRUE.  On failure nothing is
- * left but maybe a *.tmp.
+ * Each file is complete, read back, durable and renamed into place when TRUE: one
+ * transaction and one look for all.  On failure some may be there, and maybe *.tmp.
  */
+gboolean
+virCheckpointSidecarWriteAll(virCheckpointStoreDomain *store,
+                             virCheckpointMonitor *monitor,
+                             GPtrArray *parts,
+                             GError **error);
+
+/** As virCheckpointSidecarWriteAll(), of one part. */
 gboolean
 virCheckpointSidecarWrite(virCheckpointStoreDomain *store,
                           virCheckpointMonitor *monitor,

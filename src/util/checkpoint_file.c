@@ -155,7 +155,7 @@ virCheckpointFileRead(const gchar *path, gsize maxBytes, GError **error)
 }
 
 gboolean
-virCheckpointFileSync(const gchar *path, GError **error)
+virCheckpointFileSyncData(const gchar *path, GError **error)
 {
     VIR_CHECKPOINT_AUTOFD int fd = open(path, O_RDONLY | O_CLOEXEC);
 
@@ -163,7 +163,14 @@ virCheckpointFileSync(const gchar *path, GError **error)
         return virCheckpointFileFail("open", path, errno, error);
     if (fdatasync(fd) < 0)
         return virCheckpointFileFail("sync", path, errno, error);
-    return virCheckpointFileSyncParent(path, error);
+    return TRUE;
+}
+
+gboolean
+virCheckpointFileSync(const gchar *path, GError **error)
+{
+    return virCheckpointFileSyncData(path, error) &&
+           virCheckpointFileSyncParent(path, error);
 }
 
 gboolean

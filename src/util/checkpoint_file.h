@@ -35,6 +35,9 @@ virCheckpointFileRead(const gchar *path, gsize maxBytes, GError **error);
 /** fdatasync of a file by path, and of its directory. */
 gboolean
 virCheckpointFileSync(const gchar *path, GError **error);
+/** fdatasync of a file by path, whose name is synced later or not at all. */
+gboolean
+virCheckpointFileSyncData(const gchar *path, GError **error);
 
 /** rename(2), then sync of the target's directory. */
 gboolean

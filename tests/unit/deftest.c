@@ -109,11 +109,11 @@ testDefDomainText(void)
 
     def->name = g_strdup("c");
     def->creationTime = 1;
-    def->domain = g_strdup("<domain type='kvm'>\n"
-                           "  <description>a\n  b &gt;\n\n</description>\n"
-                           "  <empty> </empty>\n"
-                           "  <x y='&lt;'/>\n"
-                           "</domain>\n");
+    virCheckpointDefSetDomain(def, "<domain type='kvm'>\n"
+                                   "  <description>a\n  b &gt;\n\n</description>\n"
+                                   "  <empty> </empty>\n"
+                                   "  <x y='&lt;'/>\n"
+                                   "</domain>\n");
     text = virCheckpointDefFormat(def, 0);
     g_assert_cmpstr(text, ==,
                     "<domaincheckpoint>\n"

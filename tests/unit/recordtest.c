@@ -30,7 +30,7 @@ testRecord(const gchar *domain)
     record->def->parent = g_strdup("c0");
     record->def->description = g_strdup("a <b>\n &c ");
     record->def->creationTime = 1600000000;
-    record->def->domain = g_strdup(domain);
+    virCheckpointDefSetDomain(record->def, domain);
     record->def->disks =
         g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointDiskDefFree);
     disk->bitmap = g_strdup("c1");

@@ -74,9 +74,10 @@ testCreate(TestOracle *oracle, guint number, guint disks, GError **error)
                         virCheckpointDiskDefNew(
                             targets[i], disks & 1u << i ? VIR_CHECKPOINT_DISK_BITMAP
                                                         : VIR_CHECKPOINT_DISK_NONE));
-    return virCheckpointSegmentsCreate(segments, def, NULL, error) &&
-           virCheckpointSegmentsRefresh(segments, error) &&
-           virCheckpointSegmentsPark(segments, NULL, error);
+    if (!virCheckpointSegmentsCreate(segments, def, NULL, error))
+        return FALSE;
+    virCheckpointSegmentsParkLast(segments);
+    return TRUE;
 }
 
 static void

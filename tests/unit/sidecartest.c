@@ -10,6 +10,7 @@
 #include <glib/gstdio.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "checkpoint_error.h"
@@ -97,6 +98,56 @@ testReadsWhatQemuWrote(void)
         g_assert_cmpuint(info.countBytes, ==, cases[i].countBytes);
         g_assert_false(info.inUse);
     }
+}
+
+/* QEMU finds nothing wrong with the files that we make, and takes bitmaps into them. */
+static void
+testMakesWhatQemuTakes(void)
+{
+    static const guint64 sizes[] = {
+        512, 8 << 20, G_GUINT64_CONSTANT(512) << 20,
+        /* The last with an L1 table of one cluster, the first with one of two. */
+        G_GUINT64_CONSTANT(4) << 40, (G_GUINT64_CONSTANT(4) << 40) + 512,
+        G_GUINT64_CONSTANT(63) << 40};
+    gsize i;
+
+    if (testSkip())
+        return;
+    for (i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        g_autoptr(QsdGuest) guest = qsdGuestNew();
+        g_autofree gchar *path = g_strdup_printf("%s/made.qcow2", guest->folder);
+        const gchar *const check[] = {"qemu-img", "check", "-q", path, NULL};
+        const gchar *const add[] = {"qemu-img", "bitmap", "--add", "-g",
+                                    "2M",       path,     "bits",  NULL};
+        virCheckpointSidecarInfo info;
+        g_autoptr(GError) error = NULL;
+        struct stat status;
+
+        virCheckpointSidecarMake(path, sizes[i], &error);
+        g_assert_no_error(error);
+        g_assert_cmpint(stat(path, &status), ==, 0);
+        g_assert_cmpuint(status.st_mode & 0777, ==, 0600);
+        testRun(check);
+        testRun(add);
+        testRun(check);
+        virCheckpointSidecarRead(path, &info, &error);
+        g_assert_no_error(error);
+        g_assert_cmpuint(info.sizeBytes, ==, sizes[i]);
+        g_assert_cmpuint(info.countBytes, ==, 0);
+    }
+}
+
+static void
+testMakeRefusesHuge(void)
+{
+    g_autofree gchar *folder = g_dir_make_tmp("sidecartest-XXXXXX", NULL);
+    g_autofree gchar *path = g_build_filename(folder, "huge", NULL);
+    g_autoptr(GError) error = NULL;
+
+    g_assert_false(virCheckpointSidecarMake(path, G_GUINT64_CONSTANT(1) << 62, &error));
+    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED);
+    g_unlink(path);
+    g_rmdir(folder);
 }
 
 static void
@@ -367,6 +418,8 @@ main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/sidecar/reads-what-qemu-wrote", testReadsWhatQemuWrote);
+    g_test_add_func("/sidecar/makes-what-qemu-takes", testMakesWhatQemuTakes);
+    g_test_add_func("/sidecar/makes-no-huge-files", testMakeRefusesHuge);
     g_test_add_func("/sidecar/refuses-other-files", testRefusesOtherFiles);
     g_test_add_func("/sidecar/refuses-truncated", testRefusesTruncated);
     g_test_add_func("/sidecar/survives-changed-bytes", testSurvivesChangedBytes);

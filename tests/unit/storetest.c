@@ -292,9 +292,10 @@ testStoreTooLarge(testFixture *f, gconstpointer opaque)
 {
     g_autoptr(virCheckpointStoreDomain) domain = testOpen(f);
     g_autoptr(virCheckpointRecord) record = testRecord('1', "c1", NULL);
+    g_autofree gchar *huge = g_strnfill(5 * 1024 * 1024, 'x');
     g_autoptr(GError) error = NULL;
 
-    record->def->domain = g_strnfill(5 * 1024 * 1024, 'x');
+    virCheckpointDefSetDomain(record->def, huge);
     g_assert_false(virCheckpointStoreSave(domain, record, &error));
     g_assert_nonnull(strstr(error->message, "record checkpoint 'c1': "));
     g_clear_error(&error);
@@ -451,7 +452,7 @@ testStoreCache(testFixture *f, gconstpointer opaque)
 
         g_free(record->id);
         record->id = g_strdup_printf("%032x", i);
-        record->def->domain = g_strdup(filler);
+        virCheckpointDefSetDomain(record->def, filler);
         text = virCheckpointRecordFormat(record);
         name = g_strconcat(record->id, VIR_CHECKPOINT_STORE_RECORD_SUFFIX, NULL);
         testPutFile(f->root, name, text);
