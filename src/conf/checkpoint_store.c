@@ -689,6 +689,12 @@ virCheckpointStoreNames(virCheckpointStoreDomain *domain, GError **error)
 }
 
 void
+virCheckpointStoreLookAgain(virCheckpointStoreDomain *domain)
+{
+    virCheckpointStoreFolderForget(domain->folder, NULL);
+}
+
+void
 virCheckpointStoreTouched(virCheckpointStoreDomain *domain)
 {
     virCheckpointStoreFolderTouched(domain->folder);

@@ -158,6 +158,10 @@ gboolean
 virCheckpointStoreCollectOf(virCheckpointStoreDomain *domain,
                             GPtrArray *names,
                             GError **error);
+/** The next list looks at each file: what somebody wrote in place leaves the folder as
+ * it was. */
+void
+virCheckpointStoreLookAgain(virCheckpointStoreDomain *domain);
 /** The caller made or removed files in the folder that are neither records nor jobs.
  * Not said, the next list looks at each file. */
 void

@@ -371,8 +371,11 @@ virCheckpointEngineCheck(virCheckpointEngine *engine, const gchar *uuid, GError 
         engine, uuid, VIR_CHECKPOINT_OPERATION_NO_SETTLE, error);
     g_autoptr(virCheckpointSegments) segments = NULL;
 
-    if (!operation || !(segments = virCheckpointSegmentsNew(operation->store,
-                                                            operation->view, error)))
+    if (!operation)
+        return NULL;
+    virCheckpointStoreLookAgain(operation->store);
+    if (!(segments =
+              virCheckpointSegmentsNew(operation->store, operation->view, error)))
         return NULL;
     return virCheckpointHealthLook(engine, segments);
 }

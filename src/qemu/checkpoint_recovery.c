@@ -271,13 +271,14 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
                             virCheckpointDomainView *view,
                             GError **error)
 {
-    g_autoptr(virCheckpointSegments) segments =
-        virCheckpointSegmentsNew(store, view, error);
+    g_autoptr(virCheckpointSegments) segments = NULL;
     g_autoptr(GPtrArray) unsettled = NULL;
     g_autoptr(GPtrArray) deleting = NULL;
     gboolean jobs;
 
-    if (!segments)
+    /* Somebody may have edited a record in place. */
+    virCheckpointStoreLookAgain(store);
+    if (!(segments = virCheckpointSegmentsNew(store, view, error)))
         return FALSE;
     virCheckpointQuiesceRecover(store, view);
     unsettled = virCheckpointOfflineUnsettled(segments->records);

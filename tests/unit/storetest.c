@@ -475,6 +475,35 @@ testStoreCache(testFixture *f, gconstpointer opaque)
     g_assert_cmpuint(virCheckpointStoreFolderParsed(folder), ==, before);
 }
 
+/* What is written in place leaves the folder as it was: whoever must know looks again.
+ */
+static void
+testStoreInPlace(testFixture *f, gconstpointer opaque)
+{
+    virCheckpointStoreDomain *domain = testOpen(f);
+    g_autofree gchar *id = testId('1');
+    g_autofree gchar *name = g_strconcat(id, VIR_CHECKPOINT_STORE_RECORD_SUFFIX, NULL);
+    g_autofree gchar *path = testFile(f->root, name);
+    g_autoptr(GPtrArray) bad = NULL;
+    FILE *file = NULL;
+
+    testSave(domain, '1', "c1", NULL);
+    g_assert_cmpuint(testCount(domain), ==, 1);
+    virCheckpointStoreDomainClose(domain);
+    testAge();
+    file = fopen(path, "w");
+    g_assert_nonnull(file);
+    g_assert_cmpint(fclose(file), ==, 0);
+    domain = testOpen(f);
+    virCheckpointStoreLookAgain(domain);
+    g_test_expect_message("virtcheckpoint", G_LOG_LEVEL_WARNING, "ignoring file *");
+    g_assert_cmpuint(testCount(domain), ==, 0);
+    g_test_assert_expected_messages();
+    bad = virCheckpointStoreBadFiles(domain);
+    g_assert_cmpuint(bad->len, ==, 1);
+    virCheckpointStoreDomainClose(domain);
+}
+
 /* A file that is replaced within one tick of the clock is seen to be another. */
 static void
 testStoreTick(testFixture *f, gconstpointer opaque)
@@ -513,6 +542,7 @@ main(int argc, char **argv)
     TEST("/store/collect", testStoreCollect);
     TEST("/store/drop", testStoreDrop);
     TEST("/store/a-thousand-records-are-parsed-once", testStoreCache);
+    TEST("/store/changes-in-place", testStoreInPlace);
     TEST("/store/changes-within-a-tick", testStoreTick);
     return g_test_run();
 }
