@@ -25,6 +25,7 @@
 #include "checkpoint_file.h"
 #include "checkpoint_sidecar.h"
 
+#define MAGIC 0x514649fbu /* "QFI" and a byte that no text has */
 #define CLUSTER_BITS 16
 #define CLUSTER_BYTES (G_GUINT64_CONSTANT(1) << CLUSTER_BITS)
 /** One L1 entry leads to one L2 table, which is a cluster of entries of 8 bytes. */
@@ -49,7 +50,7 @@ virCheckpointQcow2Put(guint8 *at, guint bytes, guint64 value)
 static void
 virCheckpointQcow2MakeHeader(guint8 *header, guint64 sizeBytes, guint64 entries)
 {
-    memcpy(header, "QFI\xfb", 4);
+    virCheckpointQcow2Put(header, 4, MAGIC);
     virCheckpointQcow2Put(header + 4, 4, 3);
     virCheckpointQcow2Put(header + 20, 4, CLUSTER_BITS);
     virCheckpointQcow2Put(header + 24, 8, sizeBytes);
