@@ -146,7 +146,7 @@ testShort(const gchar *err)
     g_auto(GStrv) lines = g_strsplit(err, "\r", -1);
     gsize i;
 
-    for (i = 1; lines[i]; i++) {
+    for (i = 0; lines[i]; i++) {
         gchar *end = strchr(lines[i], ']');
 
         if (end)
