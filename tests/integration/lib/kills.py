@@ -48,6 +48,7 @@ class Case:
         self._log = self._gate + '.log'
         self._writes = 0
         self._crashes = 0
+        self._dead = None
 
     # The guest
 
@@ -132,6 +133,7 @@ class Case:
         pid = self.operation.qemu(self)
         if not pid:
             return
+        self._dead = pid
         os.kill(pid, signal.SIGKILL)
         if notice and self.vm.dom.isActive():
             wait_for(lambda: not self.vm.dom.isActive(), 'libvirt notices QEMU\'s death')
@@ -201,6 +203,10 @@ class Case:
             self.host.start_libvirtd()  # 9.0 may die of a QEMU that died before it
         self.vm.reconnect()
         self.oracle.connect()
+        # Until libvirt has noticed a dead QEMU every question ends in its monitor.
+        wait_for(lambda: not self._dead or not self.vm.dom.isActive() or
+                 self.host.qemu_pid(self.vm.name) != self._dead,
+                 'libvirt notices the death of QEMU')
         if self.operation.off or self.vm.dom.isActive():
             return
         dom = self.oracle.dom if self.host.random.random() < 0.5 else self.vm.dom
