@@ -245,18 +245,21 @@ virCheckpointMonitorFdsetIsOurs(const virCheckpointJson *set)
     return FALSE;
 }
 
-/* TRUE if a job of type "stream" is under way, or that cannot be known (@error). */
+/* TRUE if a job is under way beside which QEMU dies of the question for its nodes, or
+ * that cannot be known (@error): a block pull, or the creation of an image, whose node
+ * is shown before it was read. */
 static gboolean
-virCheckpointMonitorIsStreaming(virCheckpointMonitor *monitor, GError **error)
+virCheckpointMonitorIsChanging(virCheckpointMonitor *monitor, GError **error)
 {
     g_autoptr(virCheckpointJson) jobs =
-        virCheckpointMonitorRun(monitor, "query-block-jobs", NULL, error);
+        virCheckpointMonitorRun(monitor, "query-jobs", NULL, error);
     gsize i;
 
     for (i = 0; i < virCheckpointJsonLength(jobs); i++) {
         const virCheckpointJson *job = virCheckpointJsonIndex(jobs, i);
+        const gchar *type = virCheckpointJsonGetString(job, "type");
 
-        if (g_strcmp0(virCheckpointJsonGetString(job, "type"), "stream") == 0 &&
+        if ((g_strcmp0(type, "stream") == 0 || g_strcmp0(type, "create") == 0) &&
             g_strcmp0(virCheckpointJsonGetString(job, "status"), "concluded") != 0)
             return TRUE;
     }
@@ -270,12 +273,12 @@ virCheckpointMonitorQueryNodes(virCheckpointMonitor *monitor, GError **error)
     g_autoptr(GError) failed = NULL;
 
     /* A storage daemon runs no jobs but ours. */
-    while (monitor->ops.runWithFd &&
-           virCheckpointMonitorIsStreaming(monitor, &failed)) {
+    while (monitor->ops.runWithFd && virCheckpointMonitorIsChanging(monitor, &failed)) {
         if (!failed && g_get_monotonic_time() > until)
             g_set_error_literal(&failed, VIR_CHECKPOINT_ERROR,
                                 VIR_ERR_OPERATION_INVALID,
-                                "a block pull of the domain must end first");
+                                "a block pull of the domain, or the creation of an "
+                                "image, must end first");
         if (failed) {
             g_propagate_error(error, g_steal_pointer(&failed));
             return NULL;

@@ -92,9 +92,11 @@ def test_each_break_would_be_noticed(host):
     never('bits of a layer in the chain', TWO_LAYERS,
           graph(('device', 'base'), ('base', 'over')), back)
     never('bits of a layer not looked for', TWO_LAYERS, back)
-    pull = dict(command('query-block-jobs'), reply={'return': [
-        {'device': 'pull-vda', 'type': 'stream', 'status': 'running'}]})
+    pull = dict(command('query-jobs'), reply={'return': [
+        {'id': 'pull-vda', 'type': 'stream', 'status': 'running'}]})
     never('a look beside a pull', pull, SEEN)
+    never('a look beside a creation', dict(pull, reply={'return': [
+        {'id': 'create-libvirt-5-format', 'type': 'create', 'status': 'running'}]}), SEEN)
     fine('a look after it', pull, dict(pull, reply={'return': []}), SEEN)
     fine('mirror of the live disk', transaction(add('w'), merge('w', ('top', 'A'))),
          command('blockdev-mirror', device='top', bitmap='w', bitmap_mode='always'))

@@ -163,9 +163,9 @@ class Monitor:
             self.bitmaps = before
         elif kind == 'query-named-block-nodes' and isinstance(reply.get('return'), list):
             self.see(reply['return'])
-        elif kind == 'query-block-jobs' and isinstance(reply.get('return'), list):
-            self.streaming = any(job['type'] == 'stream' and job['status'] != 'concluded'
-                                 for job in reply['return'])
+        elif kind == 'query-jobs' and isinstance(reply.get('return'), list):
+            self.streaming = any(job['type'] in ('stream', 'create') and
+                                 job['status'] != 'concluded' for job in reply['return'])
         elif kind == 'x-debug-query-block-graph' and isinstance(reply.get('return'), dict):
             self.see_graph(reply['return'])
 

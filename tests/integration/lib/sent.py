@@ -70,6 +70,9 @@ def brief(entry):
     elif sent.get('execute') == 'query-named-block-nodes' and \
             isinstance(reply.get('return'), list):
         kept = {'return': [_brief_node(node) for node in reply['return']]}
+    elif sent.get('execute') == 'query-jobs' and isinstance(reply.get('return'), list):
+        kept = {'return': [{key: job.get(key) for key in ('id', 'type', 'status')}
+                           for job in reply['return']]}
     elif sent.get('execute') == 'x-debug-query-block-graph' and \
             isinstance(reply.get('return'), dict):
         kept = {'return': _brief_graph(reply['return'])}
