@@ -27,6 +27,13 @@ DISKS = {'vda': 4 * MIB, 'vdb': 2 * MIB}
 SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
 
 
+def refused_by_lock(error):
+    """QEMU did not get an image's lock, or had ended of that before libvirt reached its
+    monitor, and libvirt says just that."""
+    text = error.get_error_message()
+    return 'lock' in text or 'connect to monitor socket' in text
+
+
 class Case:
     """A guest with its oracle, an operation on it, and what each thing may be.
 
@@ -217,7 +224,7 @@ class Case:
         try:
             self.vm.start(dom)
         except libvirt.libvirtError as error:
-            if dom is self.vm.dom and 'lock' in error.get_error_message():
+            if dom is self.vm.dom and refused_by_lock(error):
                 return False
             if not self.vm.dom.isActive():
                 raise
