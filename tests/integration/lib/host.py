@@ -154,6 +154,10 @@ class PrivateHost:
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
                     os.unlink(entry.path)
+        # What the test before left beside the folders, such as the gate of a held point.
+        for entry in os.scandir(self.work):
+            if entry.is_file(follow_symlinks=False) and entry.name != 'lock':
+                os.unlink(entry.path)
 
     def _prepare(self):
         for folder in (self.images, self.state, self.logs, self.run, self.config,
