@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 import uuid
@@ -27,6 +28,7 @@ host_uuid = "{uuid}"
 auth_unix_rw = "none"
 auth_unix_ro = "none"
 '''
+UCRED = struct.Struct('3i')  # pid, uid, gid: who called listen()
 
 
 class Failure(Exception):
@@ -45,11 +47,14 @@ def wait_for(condition, what, timeout=20.0, step=0.02):
         time.sleep(step)
 
 
-def _accepts(path):
+def _accepts(path, process):
+    """Whether process listens on path.  A killed daemon's child may hold the old socket
+    for a moment more, and takes connections that nobody will answer."""
     probe = socket.socket(socket.AF_UNIX)
     try:
         probe.connect(path)
-        return True
+        peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+        return UCRED.unpack(peer)[0] == process.popen.pid
     except OSError:
         return False
     finally:
@@ -179,7 +184,8 @@ class PrivateHost:
         self._libvirtd.start(self._enter(
             [paths.program('libvirtd'), '-f', os.path.join(self.config, 'libvirtd.conf'),
              '-p', os.path.join(self.run, 'libvirtd.pid'), *self.libvirtd_options]))
-        wait_for(lambda: _accepts(self.backend), 'libvirtd answers', 60)
+        wait_for(lambda: _accepts(self.backend, self._libvirtd),
+                 'libvirtd answers', 60)
 
     def stop_libvirtd(self):
         return self._libvirtd.end(signal.SIGTERM)
@@ -208,7 +214,8 @@ class PrivateHost:
              '--state-dir', self.state, '--verbose', *self.daemon_options, *options]),
             full)
         if wait:
-            wait_for(lambda: _accepts(self.front) or not self._daemon.running(),
+            wait_for(lambda: _accepts(self.front, self._daemon) or
+                     not self._daemon.running(),
                      'virtcheckpointd answers')
             if not self._daemon.running():
                 raise Failure('virtcheckpointd ended: ' + self.daemon_log()[-2000:])
