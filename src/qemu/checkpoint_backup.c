@@ -369,8 +369,9 @@ virCheckpointBackupUndo(virCheckpointBackup *backup)
         !virCheckpointBackupSave(operation->store, backup->record, &error) ||
         !virCheckpointRecoverySettle(operation->engine, operation->store,
                                      operation->view, &error))
-        g_info("domain %s: what a failed backup left stays for now: %s",
-               operation->view->name, error->message);
+        g_info(
+            "domain %s: what a failed backup left stays until the next operation: %s",
+            operation->view->name, error->message);
 }
 
 /* The call itself; on failure the caller undoes. */

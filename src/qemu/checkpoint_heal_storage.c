@@ -160,13 +160,11 @@ virCheckpointHealExport(virCheckpointMonitor *monitor,
                         gboolean writable,
                         GError **error)
 {
-    g_autoptr(virCheckpointJson) reply = virCheckpointMonitorRun(
+    return virCheckpointMonitorDo(
         monitor, "block-export-add",
         virCheckpointJsonBuild("s:type", "nbd", "s:id", name, "s:node-name", node,
                                "s:name", name, "b:writable", writable, NULL),
         error);
-
-    return reply != NULL;
 }
 
 /* The node without data and its bitmap. */

@@ -214,7 +214,7 @@ virCheckpointLeavingIsEmpty(virCheckpointEngine *engine,
 {
     g_autoptr(GPtrArray) records = virCheckpointStoreList(store, NULL);
 
-    return records && records->len == 0 &&
+    return records && records->len == 0 && !virCheckpointLeavingHasJobs(store) &&
            !virCheckpointLeavingIsMarked(engine, virCheckpointStoreDomainUuid(store));
 }
 

@@ -547,8 +547,6 @@ virCheckpointMirrorApplySpeedOn(virCheckpointMirror *mirror,
 {
     g_autoptr(virDomain) domain = NULL;
     g_autoptr(virCheckpointMonitor) monitor = NULL;
-    g_autoptr(virCheckpointJson) reply = NULL;
-    g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
 
     if (!(domain = virDomainLookupByUUIDString(conn, mirror->uuid)))
         return virCheckpointDomainSetError(error);
@@ -560,11 +558,7 @@ virCheckpointMirrorApplySpeedOn(virCheckpointMirror *mirror,
     }
     if (!(monitor = virCheckpointMonitorNewDomain(domain, error)))
         return FALSE;
-    reply = virCheckpointMonitorRun(
-        monitor, "block-job-set-speed",
-        virCheckpointJsonBuild("s:device", name, "u:speed", bandwidthBytes, NULL),
-        error);
-    return reply != NULL;
+    return virCheckpointMirrorBulkSetSpeed(mirror, monitor, bandwidthBytes, error);
 }
 
 /* The job in a storage daemon, if there is one. */
@@ -575,17 +569,12 @@ virCheckpointMirrorApplySpeedOff(virCheckpointMirror *mirror,
                                  GError **error)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->daemonLock);
-    g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
-    g_autoptr(virCheckpointJson) reply = NULL;
 
     *found = mirror->daemon != NULL;
     if (!mirror->daemon)
         return TRUE;
-    reply = virCheckpointMonitorRun(
-        mirror->daemon, "block-job-set-speed",
-        virCheckpointJsonBuild("s:device", name, "u:speed", bandwidthBytes, NULL),
-        error);
-    return reply != NULL;
+    return virCheckpointMirrorBulkSetSpeed(mirror, mirror->daemon, bandwidthBytes,
+                                           error);
 }
 
 static gboolean

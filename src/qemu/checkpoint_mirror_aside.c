@@ -173,18 +173,6 @@ virCheckpointMirrorAsideLoad(const virCheckpointMirrorStep *step,
                                     error);
 }
 
-static gboolean
-virCheckpointMirrorAsideRun(virCheckpointMonitor *monitor,
-                            const gchar *command,
-                            virCheckpointJson *arguments,
-                            GError **error)
-{
-    g_autoptr(virCheckpointJson) reply =
-        virCheckpointMonitorRun(monitor, command, arguments, error);
-
-    return reply != NULL;
-}
-
 /* A stale bitmap of ours on the target would switch tracking off at the pivot. */
 static gboolean
 virCheckpointMirrorAsideClean(virCheckpointMonitor *monitor,
@@ -201,34 +189,13 @@ virCheckpointMirrorAsideClean(virCheckpointMonitor *monitor,
         const virCheckpointBitmapInfo *info = g_ptr_array_index(target->bitmaps, i);
 
         if (g_str_has_prefix(info->name, VIR_CHECKPOINT_ASIDE_BITMAPS) &&
-            !virCheckpointMirrorAsideRun(
+            !virCheckpointMonitorDo(
                 monitor, "block-dirty-bitmap-remove",
                 virCheckpointJsonBuild("s:node", node, "s:name", info->name, NULL),
                 error))
             return FALSE;
     }
     return TRUE;
-}
-
-static gboolean
-virCheckpointMirrorAsideCopy(const virCheckpointMirrorStep *step,
-                             virCheckpointMonitor *monitor,
-                             const gchar *source,
-                             const gchar *target,
-                             GError **error)
-{
-    virCheckpointMirror *mirror = step->mirror;
-    g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
-    g_autofree gchar *bitmap = virCheckpointMirrorBitmapName(mirror);
-    gboolean full = mirror->job->full;
-    virCheckpointJson *arguments = virCheckpointJsonBuild(
-        "s:job-id", name, "s:device", source, "s:target", target, "s:sync",
-        full ? "full" : "bitmap", "s:bitmap", full ? NULL : bitmap, "s:bitmap-mode",
-        full ? NULL : "always", "b:auto-dismiss", FALSE, NULL);
-
-    if (mirror->bandwidthBytes)
-        virCheckpointJsonAddUint64(arguments, "speed", mirror->bandwidthBytes);
-    return virCheckpointMirrorAsideRun(monitor, "blockdev-backup", arguments, error);
 }
 
 gboolean
@@ -253,7 +220,8 @@ virCheckpointMirrorAsideBegin(const virCheckpointMirrorStep *step, GError **erro
     if (!virCheckpointMirrorAsideClean(monitor, target->node, error) ||
         !virCheckpointMirrorAsideLoad(step, monitor, source->node, error) ||
         !virCheckpointFaultPoint("mirror/before-bulk", error) ||
-        !virCheckpointMirrorAsideCopy(step, monitor, source->node, target->node, error))
+        !virCheckpointMirrorBulkStart(mirror, monitor, source->node, target->node,
+                                      error))
         return FALSE;
     mirror->job->asideBegun = TRUE;
     if (!virCheckpointMirrorSave(step, error))
@@ -300,13 +268,13 @@ virCheckpointMirrorAsideFlush(const virCheckpointMirrorStep *step, GError **erro
     if (job.present)
         return VIR_CHECKPOINT_MIRROR_WAIT;
     if (!virCheckpointFaultPoint("mirror/target-sync", error) ||
-        !virCheckpointMirrorAsideRun(
+        !virCheckpointMonitorDo(
             monitor, "blockdev-add",
             virCheckpointJsonBuild(
                 "s:driver", "null-co", "s:node-name", VIR_CHECKPOINT_ASIDE_EMPTY,
                 "u:size", step->mirror->job->sizeBytes, "b:read-zeroes", TRUE, NULL),
             error) ||
-        !virCheckpointMirrorAsideRun(
+        !virCheckpointMonitorDo(
             monitor, "blockdev-mirror",
             virCheckpointJsonBuild("s:job-id", flush, "s:device",
                                    VIR_CHECKPOINT_ASIDE_EMPTY, "s:target", node,

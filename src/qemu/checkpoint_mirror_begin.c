@@ -276,24 +276,12 @@ virCheckpointMirrorMakeWork(const virCheckpointMirrorStep *step,
 static gboolean
 virCheckpointMirrorStartJob(const virCheckpointMirrorStep *step,
                             const gchar *node,
-                            const gchar *bitmap,
                             GError **error)
 {
-    virCheckpointMirror *mirror = step->mirror;
-    const virCheckpointJobRecord *job = mirror->job;
-    g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
-    g_autofree gchar *target = virCheckpointMirrorNodeName(mirror, "t");
-    g_autoptr(virCheckpointJson) reply = NULL;
-    virCheckpointJson *arguments = virCheckpointJsonBuild(
-        "s:job-id", name, "s:device", node, "s:target", target, "s:sync",
-        job->full ? "full" : "bitmap", "s:bitmap", job->full ? NULL : bitmap,
-        "s:bitmap-mode", job->full ? NULL : "always", "b:auto-dismiss", FALSE, NULL);
+    g_autofree gchar *target = virCheckpointMirrorNodeName(step->mirror, "t");
 
-    if (mirror->bandwidthBytes)
-        virCheckpointJsonAddUint64(arguments, "speed", mirror->bandwidthBytes);
-    reply = virCheckpointMonitorRun(step->view->monitor, "blockdev-backup", arguments,
-                                    error);
-    return reply != NULL;
+    return virCheckpointMirrorBulkStart(step->mirror, step->view->monitor, node, target,
+                                        error);
 }
 
 /* A target that QEMU cannot have, as confinement wants it, is copied to from outside.
@@ -347,7 +335,7 @@ virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error
         return virCheckpointMirrorAsideKeep(step, where.source->name, error) &&
                virCheckpointMirrorAsideBegin(step, error);
     if (!virCheckpointFaultPoint("mirror/before-bulk", error) ||
-        !virCheckpointMirrorStartJob(step, where.source->name, bitmap, error))
+        !virCheckpointMirrorStartJob(step, where.source->name, error))
         return FALSE;
     mirror->begun = TRUE;
     virCheckpointMirrorSetBulkBytes(mirror, job->workBytes);
@@ -385,7 +373,7 @@ virCheckpointMirrorBulkBeginOff(const virCheckpointMirrorStep *step, GError **er
     if (!virCheckpointMirrorSave(step, error) ||
         !virCheckpointMirrorAttach(step, &refused, error) ||
         !virCheckpointFaultPoint("mirror/before-bulk", error) ||
-        !virCheckpointMirrorStartJob(step, node, bitmap, error))
+        !virCheckpointMirrorStartJob(step, node, error))
         return FALSE;
     g_mutex_lock(&mirror->daemonLock);
     mirror->daemon = g_steal_pointer(&step->view->monitor);

@@ -85,16 +85,38 @@ virCheckpointMirrorBulkQuery(virCheckpointMonitor *monitor,
     return TRUE;
 }
 
-static gboolean
-virCheckpointMirrorRun(virCheckpointMonitor *monitor,
-                       const gchar *command,
-                       virCheckpointJson *arguments,
-                       GError **error)
+gboolean
+virCheckpointMirrorBulkStart(const virCheckpointMirror *mirror,
+                             virCheckpointMonitor *monitor,
+                             const gchar *source,
+                             const gchar *target,
+                             GError **error)
 {
-    g_autoptr(virCheckpointJson) reply =
-        virCheckpointMonitorRun(monitor, command, arguments, error);
+    g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
+    g_autofree gchar *bitmap = virCheckpointMirrorBitmapName(mirror);
+    gboolean full = mirror->job->full;
+    virCheckpointJson *arguments = virCheckpointJsonBuild(
+        "s:job-id", name, "s:device", source, "s:target", target, "s:sync",
+        full ? "full" : "bitmap", "s:bitmap", full ? NULL : bitmap, "s:bitmap-mode",
+        full ? NULL : "always", "b:auto-dismiss", FALSE, NULL);
 
-    return reply != NULL;
+    if (mirror->bandwidthBytes)
+        virCheckpointJsonAddUint64(arguments, "speed", mirror->bandwidthBytes);
+    return virCheckpointMonitorDo(monitor, "blockdev-backup", arguments, error);
+}
+
+gboolean
+virCheckpointMirrorBulkSetSpeed(const virCheckpointMirror *mirror,
+                                virCheckpointMonitor *monitor,
+                                guint64 bandwidthBytes,
+                                GError **error)
+{
+    g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
+
+    return virCheckpointMonitorDo(
+        monitor, "block-job-set-speed",
+        virCheckpointJsonBuild("s:device", name, "u:speed", bandwidthBytes, NULL),
+        error);
 }
 
 gboolean
@@ -119,7 +141,7 @@ virCheckpointMirrorAttach(const virCheckpointMirrorStep *step,
     path = inherited ? g_strdup_printf("/dev/fd/%d", mirror->targetFd)
                      : g_strdup_printf("/dev/fdset/%" G_GUINT64_FORMAT, set);
     if (!virCheckpointFaultPoint("mirror/target-fd", error) ||
-        !virCheckpointMirrorRun(
+        !virCheckpointMonitorDo(
             monitor, "blockdev-add",
             virCheckpointJsonBuild("s:driver", block ? "host_device" : "file",
                                    "s:node-name", file, "s:filename", path, "s:discard",
@@ -137,7 +159,7 @@ virCheckpointMirrorAttach(const virCheckpointMirrorStep *step,
     /* The copy of a disk to a larger device: a backup wants equal sizes. */
     if (block && g_str_equal(mirror->job->destFormat, "raw"))
         virCheckpointJsonAddUint64(top, "size", mirror->job->sizeBytes);
-    return virCheckpointMirrorRun(monitor, "blockdev-add", top, error);
+    return virCheckpointMonitorDo(monitor, "blockdev-add", top, error);
 }
 
 static gboolean
@@ -148,7 +170,7 @@ virCheckpointMirrorDeleteNode(virCheckpointMonitor *monitor,
 {
     if (!virCheckpointGraphNode(graph, name))
         return TRUE;
-    return virCheckpointMirrorRun(monitor, "blockdev-del",
+    return virCheckpointMonitorDo(monitor, "blockdev-del",
                                   virCheckpointJsonBuild("s:node-name", name, NULL),
                                   error);
 }
@@ -200,7 +222,7 @@ virCheckpointMirrorDeleteBitmap(const virCheckpointMirrorStep *step,
         const virCheckpointNode *node = g_ptr_array_index(nodes, i);
 
         if (virCheckpointNodeBitmap(node, name) &&
-            !virCheckpointMirrorRun(
+            !virCheckpointMonitorDo(
                 step->view->monitor, "block-dirty-bitmap-remove",
                 virCheckpointJsonBuild("s:node", node->name, "s:name", name, NULL),
                 error))
@@ -234,13 +256,13 @@ virCheckpointMirrorEndBulk(const virCheckpointMirrorStep *step,
     if (!bulk.present)
         return TRUE;
     if (bulk.concluded)
-        return virCheckpointMirrorRun(
+        return virCheckpointMonitorDo(
             monitor, "job-dismiss", virCheckpointJsonBuild("s:id", name, NULL), error);
     *busy = TRUE;
     if (step->mirror->cancelSent)
         return TRUE;
     step->mirror->cancelSent = TRUE;
-    return virCheckpointMirrorRun(monitor, "job-cancel",
+    return virCheckpointMonitorDo(monitor, "job-cancel",
                                   virCheckpointJsonBuild("s:id", name, NULL), error);
 }
 

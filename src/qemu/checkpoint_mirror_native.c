@@ -184,16 +184,13 @@ virCheckpointMirrorNativeStop(const virCheckpointMirrorStep *step, GError **erro
 {
     virCheckpointMirror *mirror = step->mirror;
     g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
-    g_autoptr(virCheckpointJson) reply = NULL;
 
     if (mirror->stopSent)
         return TRUE;
     if (!virCheckpointFaultPoint("mirror/before-native-stop", error))
         return FALSE;
-    reply =
-        virCheckpointMonitorRun(step->view->monitor, "block-job-cancel",
-                                virCheckpointJsonBuild("s:device", name, NULL), error);
-    if (!reply)
+    if (!virCheckpointMonitorDo(step->view->monitor, "block-job-cancel",
+                                virCheckpointJsonBuild("s:device", name, NULL), error))
         return FALSE;
     mirror->stopSent = TRUE;
     return virCheckpointFaultPoint("mirror/after-native-stop", error);
@@ -303,7 +300,6 @@ virCheckpointMirrorNativeLeave(const virCheckpointMirrorStep *step, GError **err
     virCheckpointMirror *mirror = step->mirror;
     g_autofree gchar *name = virCheckpointMirrorJobName(mirror);
     g_auto(virCheckpointMirrorBulk) bulk = {0};
-    g_autoptr(virCheckpointJson) reply = NULL;
 
     if (!virCheckpointMirrorBulkQuery(step->view->monitor, name, &bulk, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
@@ -316,9 +312,9 @@ virCheckpointMirrorNativeLeave(const virCheckpointMirrorStep *step, GError **err
                     bulk.error ? bulk.error : "ended by someone else");
         return VIR_CHECKPOINT_MIRROR_RETRY;
     }
-    reply = virCheckpointMonitorRun(step->view->monitor, "job-dismiss",
-                                    virCheckpointJsonBuild("s:id", name, NULL), error);
-    if (!reply || !virCheckpointFaultPoint("mirror/native-left", error) ||
+    if (!virCheckpointMonitorDo(step->view->monitor, "job-dismiss",
+                                virCheckpointJsonBuild("s:id", name, NULL), error) ||
+        !virCheckpointFaultPoint("mirror/native-left", error) ||
         !virCheckpointMirrorMakeOverlay(step, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     mirror->begun = FALSE;

@@ -21,18 +21,6 @@
 #include "checkpoint_error.h"
 #include "checkpoint_mirrorpriv.h"
 
-static gboolean
-virCheckpointMirrorRun(const virCheckpointMirrorStep *step,
-                       const gchar *command,
-                       virCheckpointJson *arguments,
-                       GError **error)
-{
-    g_autoptr(virCheckpointJson) reply =
-        virCheckpointMonitorRun(step->view->monitor, command, arguments, error);
-
-    return reply != NULL;
-}
-
 /* O's bitmaps go into those of the top, for those that the top has. */
 static gboolean
 virCheckpointMirrorMergeOverlay(const virCheckpointMirrorStep *step,
@@ -75,8 +63,8 @@ virCheckpointMirrorDeleteOrphans(const virCheckpointMirrorStep *step,
             if (g_strcmp0(node->file, path) != 0 ||
                 (g_strcmp0(node->driver, "file") == 0) != (pass == 1))
                 continue;
-            if (!virCheckpointMirrorRun(
-                    step, "blockdev-del",
+            if (!virCheckpointMonitorDo(
+                    step->view->monitor, "blockdev-del",
                     virCheckpointJsonBuild("s:node-name", node->name, NULL), &error))
                 g_info("domain '%s', disk '%s': node of '%s' stays: %s",
                        step->view->name, step->mirror->target, path, error->message);
@@ -203,8 +191,9 @@ virCheckpointMirrorSweepByHand(const virCheckpointMirrorStep *step,
     if (!job.present)
         return TRUE;
     if (job.concluded)
-        return virCheckpointMirrorRun(
-            step, "job-dismiss", virCheckpointJsonBuild("s:id", name, NULL), error);
+        return virCheckpointMonitorDo(step->view->monitor, "job-dismiss",
+                                      virCheckpointJsonBuild("s:id", name, NULL),
+                                      error);
     *busy = TRUE;
     return TRUE;
 }
@@ -229,8 +218,8 @@ virCheckpointMirrorCommitByHand(const virCheckpointMirrorStep *step,
         /* Until O is merged the next start must find it. */
         if (!virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
                                           "qcow2", error) ||
-            !virCheckpointMirrorRun(
-                step, "block-commit",
+            !virCheckpointMonitorDo(
+                step->view->monitor, "block-commit",
                 virCheckpointJsonBuild("s:job-id", name, "s:device", where->top->name,
                                        "s:base-node", where->source->name, "s:top-node",
                                        where->overlay->name, "b:auto-dismiss", FALSE,
@@ -242,7 +231,7 @@ virCheckpointMirrorCommitByHand(const virCheckpointMirrorStep *step,
     if (job.concluded) {
         g_autofree gchar *why = g_strdup(job.error);
 
-        if (!virCheckpointMirrorRun(step, "job-dismiss",
+        if (!virCheckpointMonitorDo(step->view->monitor, "job-dismiss",
                                     virCheckpointJsonBuild("s:id", name, NULL), error))
             return VIR_CHECKPOINT_MIRROR_RETRY;
         if (why)
@@ -254,7 +243,7 @@ virCheckpointMirrorCommitByHand(const virCheckpointMirrorStep *step,
         return VIR_CHECKPOINT_MIRROR_WAIT;
     return virCheckpointMirrorFixConfig(step, mirror->overlayPath, mirror->sourcePath,
                                         "qcow2", error) &&
-                   virCheckpointMirrorRun(step, "job-complete",
+                   virCheckpointMonitorDo(step->view->monitor, "job-complete",
                                           virCheckpointJsonBuild("s:id", name, NULL),
                                           error)
                ? VIR_CHECKPOINT_MIRROR_WAIT

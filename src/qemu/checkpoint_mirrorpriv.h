@@ -337,6 +337,19 @@ virCheckpointMirrorBulkQuery(virCheckpointMonitor *monitor,
                              const gchar *name,
                              virCheckpointMirrorBulk *bulk,
                              GError **error);
+/** Starts the bulk job from node @source to node @target of @monitor: everything, or
+ * what the mirror's bitmap on @source has, which stays as it is. */
+gboolean
+virCheckpointMirrorBulkStart(const virCheckpointMirror *mirror,
+                             virCheckpointMonitor *monitor,
+                             const gchar *source,
+                             const gchar *target,
+                             GError **error);
+gboolean
+virCheckpointMirrorBulkSetSpeed(const virCheckpointMirror *mirror,
+                                virCheckpointMonitor *monitor,
+                                guint64 bandwidthBytes,
+                                GError **error);
 /**
  * virCheckpointMirrorAttach:
  * Hands the target over and makes its nodes.

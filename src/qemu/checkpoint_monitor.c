@@ -172,6 +172,18 @@ virCheckpointMonitorRun(virCheckpointMonitor *monitor,
 }
 
 gboolean
+virCheckpointMonitorDo(virCheckpointMonitor *monitor,
+                       const gchar *command,
+                       virCheckpointJson *arguments,
+                       GError **error)
+{
+    g_autoptr(virCheckpointJson) reply =
+        virCheckpointMonitorRun(monitor, command, arguments, error);
+
+    return reply != NULL;
+}
+
+gboolean
 virCheckpointMonitorAddFd(virCheckpointMonitor *monitor,
                           int fd,
                           guint64 *set,

@@ -79,6 +79,13 @@ virCheckpointMonitorRun(virCheckpointMonitor *monitor,
                         virCheckpointJson *arguments,
                         GError **error);
 
+/** As Run, for who only wants to know whether it worked. */
+gboolean
+virCheckpointMonitorDo(virCheckpointMonitor *monitor,
+                       const gchar *command,
+                       virCheckpointJson *arguments,
+                       GError **error);
+
 /**
  * virCheckpointMonitorQueryNodes:
  *

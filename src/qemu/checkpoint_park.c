@@ -439,7 +439,7 @@ virCheckpointParkWarn(virCheckpointSegments *segments,
                       const GError *failed)
 {
     g_warning("domain %s (%s), disk %s: the bits of checkpoint '%s' stay in the image "
-              "for now: %s",
+              "until the next operation: %s",
               segments->view->name, segments->view->uuid, item->segment->target,
               item->record->def->name, failed->message);
 }

@@ -124,17 +124,15 @@ virCheckpointTxnRun(virCheckpointTxn *txn,
                     virCheckpointMonitor *monitor,
                     GError **error)
 {
-    g_autoptr(virCheckpointJson) reply = NULL;
     virCheckpointJson *actions;
 
     if (virCheckpointTxnLength(txn) == 0)
         return TRUE;
     actions = txn->actions;
     txn->actions = virCheckpointJsonNewArray();
-    reply = virCheckpointMonitorRun(monitor, "transaction",
-                                    virCheckpointJsonBuild("a:actions", actions, NULL),
-                                    error);
-    return reply != NULL;
+    return virCheckpointMonitorDo(monitor, "transaction",
+                                  virCheckpointJsonBuild("a:actions", actions, NULL),
+                                  error);
 }
 
 static gboolean

@@ -35,12 +35,11 @@ virCheckpointRecoveryRun(virCheckpointMonitor *monitor,
                          virCheckpointJson *arguments)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(virCheckpointJson) reply =
-        virCheckpointMonitorRun(monitor, command, arguments, &error);
 
-    if (!reply)
-        g_debug("left over: %s", error->message);
-    return reply != NULL;
+    if (virCheckpointMonitorDo(monitor, command, arguments, &error))
+        return TRUE;
+    g_debug("left over: %s", error->message);
+    return FALSE;
 }
 
 /* Nodes of sidecars, format nodes before the files below them, and transient bitmaps.

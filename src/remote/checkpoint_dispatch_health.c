@@ -228,7 +228,6 @@ virCheckpointCommandAllowed(virCheckpointCall *call,
     virCheckpointProtoDomainTextFlags ask = *args;
     g_autoptr(virCheckpointFrame) answer = NULL;
     g_autoptr(GBytes) bytes = NULL;
-    g_auto(virCheckpointProtoError) error = {0};
 
     ask.text = (gchar *)VIR_CHECKPOINT_RIGHTS_NO_COMMAND;
     bytes = virCheckpointWireEncode(virCheckpointProtoDomainTextFlags, &ask);
@@ -236,18 +235,7 @@ virCheckpointCommandAllowed(virCheckpointCall *call,
         virCheckpointClientAsk(call->client, VIR_CHECKPOINT_PROGRAM_QEMU,
                                VIR_CHECKPOINT_QEMU_PROC_MONITOR_COMMAND,
                                g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes));
-    if (!answer)
-        return FALSE; /* the session ended: there is nobody to tell */
-    if (answer->status == VIR_CHECKPOINT_FRAME_ERROR &&
-        virCheckpointCallDecode(virCheckpointProtoError, answer, &error)) {
-        if (virCheckpointCommandPermits(&error))
-            return TRUE;
-        virCheckpointCallPass(call, answer);
-        return FALSE;
-    }
-    virCheckpointCallFail(call, VIR_CHECKPOINT_FROM_QEMU, VIR_ERR_INTERNAL_ERROR,
-                          "cannot tell whether the client may make this call");
-    return FALSE;
+    return virCheckpointRightsJudge(call, answer, virCheckpointCommandPermits);
 }
 
 static void

@@ -174,6 +174,11 @@ virCheckpointRightsAskRaw(virCheckpointCall *call,
                           xdrproc_t proc,
                           gconstpointer args,
                           virCheckpointRightsAccept accept);
+/** The same of a question that was asked otherwise; @answer NULL: the session ended. */
+gboolean
+virCheckpointRightsJudge(virCheckpointCall *call,
+                         virCheckpointFrame *answer,
+                         virCheckpointRightsAccept accept);
 
 gboolean
 virCheckpointRightsXml(const virCheckpointProtoError *error);

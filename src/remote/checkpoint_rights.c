@@ -41,16 +41,13 @@ virCheckpointCallAskRaw(virCheckpointCall *call,
 }
 
 gboolean
-virCheckpointRightsAskRaw(virCheckpointCall *call,
-                          gint procedure,
-                          xdrproc_t proc,
-                          gconstpointer args,
-                          virCheckpointRightsAccept accept)
+virCheckpointRightsJudge(virCheckpointCall *call,
+                         virCheckpointFrame *answer,
+                         virCheckpointRightsAccept accept)
 {
-    g_autoptr(virCheckpointFrame) answer = NULL;
     g_auto(virCheckpointProtoError) error = {0};
 
-    if (!(answer = virCheckpointCallAskRaw(call, procedure, proc, args)))
+    if (!answer)
         return FALSE; /* the session ended: there is nobody to tell */
     if (answer->status == VIR_CHECKPOINT_FRAME_ERROR &&
         virCheckpointCallDecode(virCheckpointProtoError, answer, &error)) {
@@ -62,6 +59,19 @@ virCheckpointRightsAskRaw(virCheckpointCall *call,
     virCheckpointCallFail(call, VIR_CHECKPOINT_FROM_QEMU, VIR_ERR_INTERNAL_ERROR,
                           "cannot tell whether the client may make this call");
     return FALSE;
+}
+
+gboolean
+virCheckpointRightsAskRaw(virCheckpointCall *call,
+                          gint procedure,
+                          xdrproc_t proc,
+                          gconstpointer args,
+                          virCheckpointRightsAccept accept)
+{
+    g_autoptr(virCheckpointFrame) answer =
+        virCheckpointCallAskRaw(call, procedure, proc, args);
+
+    return virCheckpointRightsJudge(call, answer, accept);
 }
 
 static gboolean

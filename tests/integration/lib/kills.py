@@ -247,7 +247,7 @@ class Case:
                 return over()
             return True
         wait_for(attempt, f'{target}: the copy can be ended', 60, 0.1)
-        # Its checkpoint stands for now.
+        # Its checkpoint stands for the moment at which the copy is ended.
         for moments in self.maybe.values():
             moments.append(self.moment(moments[0].name, list(moments[0].models)))
         wait_for(over, f'{target}: the copy ends', 60)
