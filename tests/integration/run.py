@@ -25,10 +25,11 @@ def main():
     parser.add_argument('--build', metavar='FOLDER', help='our programs come from this '
                         'build; what its sanitizers find fails the test')
     parser.add_argument('--worker', metavar='FILE', help=argparse.SUPPRESS)
+    parser.add_argument('--last', action='store_true', help=argparse.SUPPRESS)
     parser.add_argument('--names', default='', help=argparse.SUPPRESS)
     args = parser.parse_args()
     options = runner.Options(args.all, args.seed, args.only, args.jobs, args.sample,
-                             args.hours)
+                             args.hours, args.last)
     if args.worker:
         runner.worker(args.worker, args.names.split(','), options)
     if args.build:

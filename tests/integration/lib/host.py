@@ -299,6 +299,19 @@ class PrivateHost:
                 r'"BLOCK_JOB_COMPLETED", "data": \{"device": "[^"]*", "len": \d+, '
                 r'"offset": (\d+), "speed": \d+, "type": "(?:backup|mirror)"', log.read()))
 
+    def stock_died(self):
+        """What ended by itself though it is not ours: one line, '' if nothing did.  Ask
+        before close()."""
+        status = self._libvirtd.popen and self._libvirtd.popen.poll()
+        if status is not None and status < 0:
+            return f'libvirtd ended by signal {-status}'
+        for path in glob.glob(self.domain_logs + '/*.log'):
+            with open(path, errors='replace') as log:
+                died = re.search(r"qemu-system.*Assertion `.*' failed", log.read())
+            if died:
+                return died.group(0)
+        return ''
+
     def close(self):
         """Ends everything, guests too, in the order that loses nothing of the logs."""
         for conn in self._connections:

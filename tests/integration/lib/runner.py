@@ -7,6 +7,10 @@ gives a test N seconds instead of 120.  Each file runs in a place of its own
 does not end is shot with its stacks printed, and the rest of its file goes on.
 `@sample` tests are those that --sample runs: ./check has them run once more with the
 programs of the sanitizers' build.
+
+A failed test in which the stock libvirtd crashed or the stock QEMU hit an assertion of
+its own tells nothing of us: it runs once more, the last of all, and the total names it.
+Any other failure is final.
 """
 
 import faulthandler
@@ -55,8 +59,9 @@ def limit(seconds):
 
 class Options:
     def __init__(self, run_all=False, seed=None, only=None, jobs=2, sample_only=False,
-                 hours=0.0):
+                 hours=0.0, last=False):
         self.all = run_all
+        self.last = last
         self.sample = sample_only
         self.hours = hours
         self.seed = seed if seed is not None else random.SystemRandom().randrange(10**6)
@@ -93,7 +98,7 @@ def _say(text):
 def _run_one(name, test, work, options):
     """Runs one test; prints its details, then its result line."""
     started = time.monotonic()
-    host, failure, skipped = None, None, None
+    host, failure, skipped, died = None, None, None, ''
     try:
         host = PrivateHost(work)
         host.seed, host.all, host.hours = options.seed, options.all, options.hours
@@ -108,11 +113,12 @@ def _run_one(name, test, work, options):
         failure = traceback.format_exc()
     if host:
         try:
+            died = host.stock_died()
             host.close()
             sent.keep(host, name)
             found = sanitize.findings(host.logs)
             if found:
-                failure = (failure or '') + found
+                failure, died = (failure or '') + found, ''
         except Exception:
             failure = (failure or '') + traceback.format_exc()
         if failure:
@@ -125,7 +131,10 @@ def _run_one(name, test, work, options):
         if host and host.daemon_log():
             for line in host.daemon_log().splitlines()[-15:]:
                 _say('#   daemon: ' + line)
-        _say(f'not ok {name} ({spent:.1f} s)')
+        if died and not options.last:
+            _say(f'again {name}: {died}')
+        else:
+            _say(f'not ok {name} ({spent:.1f} s)')
     elif skipped is not None:
         _say(f'skip {name}: {skipped}')
     else:
@@ -158,6 +167,7 @@ class Run:
     def __init__(self, options):
         self.options = options
         self.passed = self.failed = self.skipped = 0
+        self.again = []  # (path, name), where a stock program died
         self._lock = threading.Lock()
         self._sessions = []
         self._stopping = False
@@ -176,7 +186,7 @@ class Run:
     def skip(self, name, why):
         self._finish([f'skip {name}: {why}'])
 
-    def _read(self, stream, todo):
+    def _read(self, path, stream, todo):
         """Reads one worker to its end; returns the test in which it died."""
         current, lines = None, []
         for line in stream:
@@ -185,7 +195,9 @@ class Run:
                 current, lines = line[6:], []
                 continue
             lines.append(line)
-            if current and line.startswith(('ok ', 'not ok ', 'skip ')):
+            if current and line.startswith(('ok ', 'not ok ', 'skip ', 'again ')):
+                if line.startswith('again '):
+                    self.again.append((path, current))
                 self._finish(lines)
                 todo.remove(current)
                 current, lines = None, []
@@ -200,12 +212,14 @@ class Run:
                        str(self.options.seed), '--names', ','.join(todo)]
             if self.options.all:
                 command += ['--all', '--hours', str(self.options.hours)]
+            if self.options.last:
+                command.append('--last')
             place = session.outside(command, stdout=subprocess.PIPE,
                                     stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                                     text=True, errors='replace')
             self._sessions.append(place)
             try:
-                died, lines = self._read(place.process.stdout, todo)
+                died, lines = self._read(path, place.process.stdout, todo)
                 place.process.wait()
                 if self._stopping:
                     return
@@ -285,11 +299,17 @@ def main(files, options):
     try:
         for key in sorted(groups):
             _run_group(run, groups[key])
+        options.last = True
+        for path, name in run.again:
+            run.run_file(path, [name])
     except BaseException:
         run.stop()
         raise
     finally:
         session.mop_up()
+    if run.again:
+        print('integration: run again because a stock program died: ' +
+              ', '.join(name for _, name in run.again))
     print(f'integration: {run.passed} passed, {run.failed} failed, {run.skipped} skipped '
           f'in {time.monotonic() - started:.0f} s', flush=True)
     return 1 if run.failed else 0
