@@ -378,9 +378,12 @@ virCheckpointStoreDomainPath(virCheckpointStoreDomain *domain,
     g_assert(*name && *name != '.' && !strchr(name, '/'));
 
     if (!domain->durable) {
+        g_autofree gchar *journal =
+            g_build_filename(domain->path, VIR_CHECKPOINT_STORE_JOURNAL, NULL);
+
         /* The folder was made with its lock; its name becomes durable with the first
-         * file that matters. */
-        if (!virCheckpointFileSync(domain->path, error))
+         * file that matters: where there is a journal that has been. */
+        if (access(journal, F_OK) < 0 && !virCheckpointFileSync(domain->path, error))
             return NULL;
         domain->durable = TRUE;
     }
