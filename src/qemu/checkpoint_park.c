@@ -120,6 +120,9 @@ virCheckpointParkNewParts(virCheckpointSegments *segments,
             g_array_append_val(part->sources, ref);
             g_ptr_array_remove_index(left, i);
         }
+        /* What was shown frozen stays so, and a copy of it alone has as many bits. */
+        part->counted = part->sources->len == 1 && !info->recording;
+        part->countBytes = info->countBytes;
     }
     return g_steal_pointer(&parts);
 }

@@ -215,12 +215,41 @@ virCheckpointSidecarBatchOpen(virCheckpointSidecarBatch *batch, GError **error)
     return TRUE;
 }
 
-/* Merges the sources into new bitmaps, and asks how much QEMU sees there. */
+/* What QEMU shows of the new bitmaps, unless it showed that of their sources. */
+static gboolean
+virCheckpointSidecarBatchCount(virCheckpointSidecarBatch *batch, GError **error)
+{
+    g_autoptr(virCheckpointGraph) graph = NULL;
+    guint i;
+
+    for (i = 0; i < batch->count; i++) {
+        const virCheckpointSidecarPart *part = batch->parts[i];
+        const virCheckpointSidecarNode *sidecar = g_ptr_array_index(batch->nodes, i);
+        const virCheckpointNode *node;
+        const virCheckpointBitmapInfo *bits = NULL;
+
+        batch->counted[i] = part->countBytes;
+        if (part->counted)
+            continue;
+        if (!graph && !(graph = virCheckpointGraphQueryNodes(batch->monitor, error)))
+            return FALSE;
+        if ((node = virCheckpointGraphNode(graph, sidecar->node)))
+            bits = virCheckpointNodeBitmap(node, VIR_CHECKPOINT_SIDECAR_BITMAP);
+        if (!bits) {
+            g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                                "the sidecar's bitmap went away");
+            return FALSE;
+        }
+        batch->counted[i] = bits->countBytes;
+    }
+    return TRUE;
+}
+
+/* Merges the sources into new bitmaps. */
 static gboolean
 virCheckpointSidecarBatchFill(virCheckpointSidecarBatch *batch, GError **error)
 {
     g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
-    g_autoptr(virCheckpointGraph) graph = NULL;
     guint i;
 
     for (i = 0; i < batch->count; i++) {
@@ -234,24 +263,9 @@ virCheckpointSidecarBatchFill(virCheckpointSidecarBatch *batch, GError **error)
         virCheckpointTxnMerge(txn, node->node, VIR_CHECKPOINT_SIDECAR_BITMAP,
                               part->sources);
     }
-    if (!virCheckpointTxnRun(txn, batch->monitor, error) ||
-        !(graph = virCheckpointGraphQueryNodes(batch->monitor, error)))
-        return FALSE;
-    for (i = 0; i < batch->count; i++) {
-        const virCheckpointSidecarNode *sidecar = g_ptr_array_index(batch->nodes, i);
-        const virCheckpointNode *node = virCheckpointGraphNode(graph, sidecar->node);
-        const virCheckpointBitmapInfo *bits = NULL;
-
-        if (node)
-            bits = virCheckpointNodeBitmap(node, VIR_CHECKPOINT_SIDECAR_BITMAP);
-        if (!bits) {
-            g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                                "the sidecar's bitmap went away");
-            return FALSE;
-        }
-        batch->counted[i] = bits->countBytes;
-    }
-    return virCheckpointFaultPoint("sidecar/filled", error);
+    return virCheckpointTxnRun(txn, batch->monitor, error) &&
+           virCheckpointSidecarBatchCount(batch, error) &&
+           virCheckpointFaultPoint("sidecar/filled", error);
 }
 
 static gboolean
@@ -299,12 +313,13 @@ virCheckpointSidecarBatchClose(virCheckpointSidecarBatch *batch, GError **error)
         const gchar *path = g_ptr_array_index(batch->temporary, i);
         g_autofree gchar *final = g_strndup(path, strlen(path) - strlen(".tmp"));
 
-        if (!virCheckpointFileRename(path, final, error) ||
+        if (!virCheckpointFileMove(path, final, error) ||
             !virCheckpointFaultPoint("sidecar/renamed", error))
             return FALSE;
     }
     virCheckpointStoreTouched(batch->store);
-    return TRUE;
+    /* All are in one folder. */
+    return virCheckpointFileSyncName(g_ptr_array_index(batch->temporary, 0), error);
 }
 
 gboolean

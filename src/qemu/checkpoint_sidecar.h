@@ -43,6 +43,8 @@ typedef struct virCheckpointSidecarPart {
      * at least one, all seen present, idle and consistent, none still recording unless
      * its node is read-only or its successor already records */
     GArray *sources;
+    gboolean counted;   /* it will have @countBytes, which nothing changes any more */
+    guint64 countBytes; /* as QEMU showed it */
 } virCheckpointSidecarPart;
 
 virCheckpointSidecarPart *
@@ -58,7 +60,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointSidecarPart, virCheckpointSidecarPart
  * @parts: virCheckpointSidecarPart*, of different file names
  *
  * Each file is complete, read back, durable and renamed into place when TRUE: one
- * transaction and one look for all.  On failure some may be there, and maybe *.tmp.
+ * transaction for all, and one look unless all are counted.  On failure some may be
+ * there, and maybe *.tmp.
  */
 gboolean
 virCheckpointSidecarWriteAll(virCheckpointStoreDomain *store,

@@ -72,8 +72,8 @@ virCheckpointFileSyncDir(const gchar *dir, GError **error)
     return TRUE;
 }
 
-static gboolean
-virCheckpointFileSyncParent(const gchar *path, GError **error)
+gboolean
+virCheckpointFileSyncName(const gchar *path, GError **error)
 {
     g_autofree gchar *dir = g_path_get_dirname(path);
 
@@ -94,7 +94,7 @@ virCheckpointFileWrite(const gchar *path, const gchar *text, GError **error)
                     "write '%s': %s", path, local->message);
         return FALSE;
     }
-    return virCheckpointFileSyncParent(path, error);
+    return virCheckpointFileSyncName(path, error);
 }
 
 /* Reads from @fd until its end or until @maxBytes + 1 bytes are there. */
@@ -170,15 +170,20 @@ gboolean
 virCheckpointFileSync(const gchar *path, GError **error)
 {
     return virCheckpointFileSyncData(path, error) &&
-           virCheckpointFileSyncParent(path, error);
+           virCheckpointFileSyncName(path, error);
+}
+
+gboolean
+virCheckpointFileMove(const gchar *from, const gchar *to, GError **error)
+{
+    return rename(from, to) == 0 || virCheckpointFileFail("rename", from, errno, error);
 }
 
 gboolean
 virCheckpointFileRename(const gchar *from, const gchar *to, GError **error)
 {
-    if (rename(from, to) < 0)
-        return virCheckpointFileFail("rename", from, errno, error);
-    return virCheckpointFileSyncParent(to, error);
+    return virCheckpointFileMove(from, to, error) &&
+           virCheckpointFileSyncName(to, error);
 }
 
 gboolean
@@ -190,7 +195,7 @@ virCheckpointFileRemove(const gchar *path, GError **error)
             return TRUE;
         return virCheckpointFileFail("remove", path, errno, error);
     }
-    return virCheckpointFileSyncParent(path, error);
+    return virCheckpointFileSyncName(path, error);
 }
 
 gboolean

@@ -39,6 +39,14 @@ virCheckpointFileSync(const gchar *path, GError **error);
 gboolean
 virCheckpointFileSyncData(const gchar *path, GError **error);
 
+/** Sync of the directory that @path is in: what it was renamed to lives on. */
+gboolean
+virCheckpointFileSyncName(const gchar *path, GError **error);
+
+/** rename(2), not synced: virCheckpointFileSyncName() does that for several. */
+gboolean
+virCheckpointFileMove(const gchar *from, const gchar *to, GError **error);
+
 /** rename(2), then sync of the target's directory. */
 gboolean
 virCheckpointFileRename(const gchar *from, const gchar *to, GError **error);
