@@ -244,7 +244,7 @@ virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
     if (!virCheckpointEngineCheckIdle(operation, error) ||
         !virCheckpointDefAlignDisks(def, disks, FALSE, error) ||
         !(segments =
-              virCheckpointSegmentsNew(operation->store, operation->view, error)))
+              virCheckpointSegmentsNewBrief(operation->store, operation->view, error)))
         return FALSE;
     targets = virCheckpointEngineCovered(def);
     if (!virCheckpointSegmentsOpen(segments, targets, error))
@@ -358,7 +358,7 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
                                 GError **error)
 {
     g_autoptr(virCheckpointSegments) segments =
-        virCheckpointSegmentsNew(operation->store, operation->view, error);
+        virCheckpointSegmentsNewBrief(operation->store, operation->view, error);
     const virCheckpointRecord *record;
     g_autoptr(GPtrArray) ids = NULL;
     g_autoptr(GPtrArray) targets = NULL;

@@ -11,6 +11,11 @@
  * jobs insert theirs), which takes no persistent bitmap: look-ups walk down to the
  * format node.
  *
+ * A disk without layers below it is the common case, and then query-block says all that
+ * matters in one reply: each device's node with its size and bitmaps.  Creating and
+ * deleting look that way (virCheckpointGraphQueryDisks()): each question costs as much
+ * as a step of theirs.
+ *
  * A graph is a snapshot: it is true only while the domain's slot is held, and foreign
  * jobs may change it even then.  So what it shows is used to build a command, and
  * QEMU's answer to the command decides.
@@ -88,37 +93,41 @@ virCheckpointNodeReadBitmaps(virCheckpointNode *node, const virCheckpointJson *l
     }
 }
 
+/* One node; two devices may look at the same. */
+static void
+virCheckpointGraphReadNode(virCheckpointGraph *graph, const virCheckpointJson *entry)
+{
+    const virCheckpointJson *image = virCheckpointJsonGet(entry, "image");
+    const virCheckpointJson *data =
+        virCheckpointJsonPath(entry, "image.format-specific.data");
+    const gchar *name = virCheckpointJsonGetString(entry, "node-name");
+    virCheckpointNode *node;
+
+    if (!name || g_hash_table_contains(graph->byName, name))
+        return;
+    node = g_new0(virCheckpointNode, 1);
+    node->name = g_strdup(name);
+    node->driver = g_strdup(virCheckpointJsonGetString(entry, "drv"));
+    node->file = g_strdup(virCheckpointJsonGetString(entry, "file"));
+    node->readOnly = virCheckpointJsonGetBoolean(entry, "ro", FALSE);
+    virCheckpointJsonGetUint64(image, "virtual-size", &node->sizeBytes);
+    virCheckpointJsonGetUint64(image, "cluster-size", &node->clusterSize);
+    node->compatOld =
+        g_strcmp0(virCheckpointJsonGetString(data, "compat"), "0.10") == 0;
+    node->bitmaps =
+        g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointBitmapInfoFree);
+    virCheckpointNodeReadBitmaps(node, virCheckpointJsonGet(entry, "dirty-bitmaps"));
+    g_ptr_array_add(graph->nodes, node);
+    g_hash_table_insert(graph->byName, node->name, node);
+}
+
 static void
 virCheckpointGraphReadNodes(virCheckpointGraph *graph, const virCheckpointJson *list)
 {
     gsize i;
 
-    for (i = 0; i < virCheckpointJsonLength(list); i++) {
-        const virCheckpointJson *entry = virCheckpointJsonIndex(list, i);
-        const virCheckpointJson *image = virCheckpointJsonGet(entry, "image");
-        const virCheckpointJson *data =
-            virCheckpointJsonPath(entry, "image.format-specific.data");
-        const gchar *name = virCheckpointJsonGetString(entry, "node-name");
-        virCheckpointNode *node;
-
-        if (!name)
-            continue;
-        node = g_new0(virCheckpointNode, 1);
-        node->name = g_strdup(name);
-        node->driver = g_strdup(virCheckpointJsonGetString(entry, "drv"));
-        node->file = g_strdup(virCheckpointJsonGetString(entry, "file"));
-        node->readOnly = virCheckpointJsonGetBoolean(entry, "ro", FALSE);
-        virCheckpointJsonGetUint64(image, "virtual-size", &node->sizeBytes);
-        virCheckpointJsonGetUint64(image, "cluster-size", &node->clusterSize);
-        node->compatOld =
-            g_strcmp0(virCheckpointJsonGetString(data, "compat"), "0.10") == 0;
-        node->bitmaps =
-            g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointBitmapInfoFree);
-        virCheckpointNodeReadBitmaps(node,
-                                     virCheckpointJsonGet(entry, "dirty-bitmaps"));
-        g_ptr_array_add(graph->nodes, node);
-        g_hash_table_insert(graph->byName, node->name, node);
-    }
+    for (i = 0; i < virCheckpointJsonLength(list); i++)
+        virCheckpointGraphReadNode(graph, virCheckpointJsonIndex(list, i));
 }
 
 static void
@@ -247,20 +256,22 @@ virCheckpointGraphQueryNodes(virCheckpointMonitor *monitor, GError **error)
     return graph;
 }
 
-/* One try; *@torn is set when a disk moved to another node in between. */
+/* One try, after the devices were seen as @before; *@torn is set when a disk moved to
+ * another node in between. */
 static virCheckpointGraph *
-virCheckpointGraphTry(virCheckpointMonitor *monitor, gboolean *torn, GError **error)
+virCheckpointGraphTry(virCheckpointMonitor *monitor,
+                      const virCheckpointJson *before,
+                      gboolean *torn,
+                      GError **error)
 {
     g_autoptr(virCheckpointGraph) graph = virCheckpointGraphNew();
-    g_autoptr(virCheckpointJson) before = NULL;
     g_autoptr(virCheckpointJson) nodes = NULL;
     g_autoptr(virCheckpointJson) edges = NULL;
     g_autoptr(virCheckpointJson) after = NULL;
     g_autofree gchar *first = NULL;
     g_autofree gchar *last = NULL;
 
-    if (!(before = virCheckpointMonitorRun(monitor, "query-block", NULL, error)) ||
-        !(nodes = virCheckpointMonitorQueryNodes(monitor, error)) ||
+    if (!(nodes = virCheckpointMonitorQueryNodes(monitor, error)) ||
         !(edges = virCheckpointMonitorRun(monitor, "x-debug-query-block-graph", NULL,
                                           error)) ||
         !(after = virCheckpointMonitorRun(monitor, "query-block", NULL, error)))
@@ -275,22 +286,36 @@ virCheckpointGraphTry(virCheckpointMonitor *monitor, gboolean *torn, GError **er
     return g_steal_pointer(&graph);
 }
 
-virCheckpointGraph *
-virCheckpointGraphQuery(virCheckpointMonitor *monitor, GError **error)
+/* The whole graph, after the devices were seen as @seen (transfer full). */
+static virCheckpointGraph *
+virCheckpointGraphQueryAfter(virCheckpointMonitor *monitor,
+                             virCheckpointJson *seen,
+                             GError **error)
 {
+    g_autoptr(virCheckpointJson) before = seen;
     guint tries;
 
     for (tries = 0; tries < QUERY_TRIES; tries++) {
+        g_autoptr(virCheckpointGraph) graph = NULL;
         gboolean torn;
-        g_autoptr(virCheckpointGraph) graph =
-            virCheckpointGraphTry(monitor, &torn, error);
 
+        if (!before &&
+            !(before = virCheckpointMonitorRun(monitor, "query-block", NULL, error)))
+            return NULL;
+        graph = virCheckpointGraphTry(monitor, before, &torn, error);
         if (!graph || !torn)
             return g_steal_pointer(&graph);
+        g_clear_pointer(&before, virCheckpointJsonFree);
     }
     g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
                         "the disks of the domain do not hold still");
     return NULL;
+}
+
+virCheckpointGraph *
+virCheckpointGraphQuery(virCheckpointMonitor *monitor, GError **error)
+{
+    return virCheckpointGraphQueryAfter(monitor, NULL, error);
 }
 
 const virCheckpointNode *
@@ -307,7 +332,7 @@ virCheckpointGraphNodes(const virCheckpointGraph *graph)
 
 /* Filters do not hold data: what the device sees lies below them. */
 static gboolean
-virCheckpointNodeIsFilter(const virCheckpointNode *node)
+virCheckpointDriverIsFilter(const gchar *driver)
 {
     static const gchar *const filters[] = {
         "copy-on-read", "throttle",     "mirror_top",        "commit_top",
@@ -316,16 +341,64 @@ virCheckpointNodeIsFilter(const virCheckpointNode *node)
         NULL,
     };
 
-    return node->driver && g_strv_contains(filters, node->driver);
+    return driver && g_strv_contains(filters, driver);
 }
 
 static const virCheckpointNode *
 virCheckpointGraphSkipFilters(const virCheckpointGraph *graph,
                               const virCheckpointNode *node)
 {
-    while (node && virCheckpointNodeIsFilter(node))
+    while (node && virCheckpointDriverIsFilter(node->driver))
         node = virCheckpointGraphNode(graph, node->child ? node->child : node->backing);
     return node;
+}
+
+/* TRUE if each device looks at a node with neither filter nor layer, so that this reply
+ * is the whole picture of the disks.  A name in json: is only told by the node below.
+ */
+static gboolean
+virCheckpointGraphIsFlat(const virCheckpointJson *blocks)
+{
+    gboolean any = FALSE;
+    gsize i;
+
+    for (i = 0; i < virCheckpointJsonLength(blocks); i++) {
+        const virCheckpointJson *inserted =
+            virCheckpointJsonGet(virCheckpointJsonIndex(blocks, i), "inserted");
+        const gchar *file = virCheckpointJsonGetString(inserted, "file");
+        guint64 depth;
+
+        if (!inserted)
+            continue;
+        if (!virCheckpointJsonGetString(inserted, "node-name") || !file ||
+            g_str_has_prefix(file, "json:") ||
+            !virCheckpointJsonGetUint64(inserted, "backing_file_depth", &depth) ||
+            depth > 0 ||
+            virCheckpointDriverIsFilter(virCheckpointJsonGetString(inserted, "drv")))
+            return FALSE;
+        any = TRUE;
+    }
+    return any;
+}
+
+virCheckpointGraph *
+virCheckpointGraphQueryDisks(virCheckpointMonitor *monitor, GError **error)
+{
+    g_autoptr(virCheckpointJson) blocks =
+        virCheckpointMonitorRun(monitor, "query-block", NULL, error);
+    virCheckpointGraph *graph;
+    gsize i;
+
+    if (!blocks)
+        return NULL;
+    if (!virCheckpointGraphIsFlat(blocks))
+        return virCheckpointGraphQueryAfter(monitor, g_steal_pointer(&blocks), error);
+    graph = virCheckpointGraphNew();
+    for (i = 0; i < virCheckpointJsonLength(blocks); i++)
+        virCheckpointGraphReadNode(
+            graph, virCheckpointJsonGet(virCheckpointJsonIndex(blocks, i), "inserted"));
+    virCheckpointGraphReadDevices(graph, blocks);
+    return graph;
 }
 
 /* "/machine/peripheral/virtio-disk0/virtio-backend" belongs to "virtio-disk0". */

@@ -42,6 +42,10 @@ typedef struct virCheckpointGraph virCheckpointGraph;
 /** One query-named-block-nodes, query-block and x-debug-query-block-graph. */
 virCheckpointGraph *
 virCheckpointGraphQuery(virCheckpointMonitor *monitor, GError **error);
+/** The nodes that devices look at, by one query-block, if none has a layer below it;
+ * else as virCheckpointGraphQuery(). */
+virCheckpointGraph *
+virCheckpointGraphQueryDisks(virCheckpointMonitor *monitor, GError **error);
 /** One query-named-block-nodes only: nodes by name with their bitmaps, no edges, no
  * devices. */
 virCheckpointGraph *

@@ -31,21 +31,50 @@
 /** What the journal has besides names: NAME + this, once nothing needs NAME anymore. */
 #define RELEASED ".released"
 
-virCheckpointSegments *
-virCheckpointSegmentsNew(virCheckpointStoreDomain *store,
-                         virCheckpointDomainView *view,
-                         GError **error)
+static virCheckpointSegments *
+virCheckpointSegmentsLook(virCheckpointStoreDomain *store,
+                          virCheckpointDomainView *view,
+                          gboolean brief,
+                          GError **error)
 {
     g_autoptr(virCheckpointSegments) segments = g_new0(virCheckpointSegments, 1);
 
     segments->store = store;
     segments->view = view;
+    segments->brief = brief;
     segments->newest = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     segments->replaced =
         g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointRecordFree);
     if (!virCheckpointSegmentsRefresh(segments, error))
         return NULL;
     return g_steal_pointer(&segments);
+}
+
+virCheckpointSegments *
+virCheckpointSegmentsNew(virCheckpointStoreDomain *store,
+                         virCheckpointDomainView *view,
+                         GError **error)
+{
+    return virCheckpointSegmentsLook(store, view, FALSE, error);
+}
+
+virCheckpointSegments *
+virCheckpointSegmentsNewBrief(virCheckpointStoreDomain *store,
+                              virCheckpointDomainView *view,
+                              GError **error)
+{
+    return virCheckpointSegmentsLook(store, view, TRUE, error);
+}
+
+static virCheckpointGraph *
+virCheckpointSegmentsGraph(virCheckpointSegments *segments, GError **error)
+{
+    virCheckpointMonitor *monitor = segments->view->monitor;
+
+    /* A guest that is off has no devices. */
+    return segments->brief && segments->view->running
+               ? virCheckpointGraphQueryDisks(monitor, error)
+               : virCheckpointGraphQuery(monitor, error);
 }
 
 gboolean
@@ -60,7 +89,7 @@ virCheckpointSegmentsRefresh(virCheckpointSegments *segments, GError **error)
     if (!records)
         return FALSE;
     if (segments->view->monitor &&
-        !(graph = virCheckpointGraphQuery(segments->view->monitor, error)))
+        !(graph = virCheckpointSegmentsGraph(segments, error)))
         return FALSE;
     g_clear_pointer(&segments->records, g_ptr_array_unref);
     segments->records = g_steal_pointer(&records);
@@ -465,6 +494,12 @@ virCheckpointSegmentsSweepSeen(virCheckpointSegments *segments)
 {
     guint stay = 0;
 
+    /* Whether the folder may go depends on all nodes. */
+    if (segments->brief && segments->records->len == 0) {
+        segments->brief = FALSE;
+        virCheckpointSegmentsSweep(segments);
+        return;
+    }
     if (segments->graph)
         stay = virCheckpointSegmentsRemoveReleased(segments);
     if (segments->records->len == 0)

@@ -25,6 +25,8 @@ typedef struct virCheckpointSegments {
     virCheckpointStoreDomain *store; /* borrowed */
     virCheckpointDomainView *view;   /* borrowed */
     virCheckpointGraph *graph;       /* owned; Refresh replaces it */
+    gboolean brief;      /* disks without layers are looked at alone, in one question:
+                            nodes that are no disk's are not seen then */
     GPtrArray *records;  /* owned; Refresh replaces it; not to be changed but
                             through virCheckpointSegmentsEdit() */
     GPtrArray *replaced; /* owned; records that were, until Refresh */
@@ -37,6 +39,11 @@ virCheckpointSegments *
 virCheckpointSegmentsNew(virCheckpointStoreDomain *store,
                          virCheckpointDomainView *view,
                          GError **error);
+/** The same, brief: for what only concerns the disks' own bitmaps. */
+virCheckpointSegments *
+virCheckpointSegmentsNewBrief(virCheckpointStoreDomain *store,
+                              virCheckpointDomainView *view,
+                              GError **error);
 gboolean
 virCheckpointSegmentsRefresh(virCheckpointSegments *segments, GError **error);
 void

@@ -14,6 +14,12 @@ SEEN = {'by': 'daemon', 'domain': 'd', 'sent': {'execute': 'query-named-block-no
                  'inconsistent': False}]}]}}
 
 
+DISKS = {'by': 'daemon', 'domain': 'd', 'sent': {'execute': 'query-block'},
+         'reply': {'return': [{'inserted': {'node-name': 'top', 'ro': False, 'dirty-bitmaps': [
+             {'name': name, 'recording': name == 'B', 'persistent': True,
+              'inconsistent': False} for name in 'BC']}}]}}
+
+
 TWO_LAYERS = {'by': 'daemon', 'domain': 'd', 'sent': {'execute': 'query-named-block-nodes'},
               'reply': {'return': [
                   {'node-name': name, 'ro': False, 'dirty-bitmaps': [
@@ -81,6 +87,12 @@ def test_each_break_would_be_noticed(host):
     fine('merge of the frozen', transaction(
         ('block-dirty-bitmap-add', {'node': 'sidecar', 'name': 'bits', 'disabled': True}),
         merge('bits', ('frozen', 'A'), node='sidecar')))
+    fine('merge of what the disks showed', DISKS,
+         transaction(add('w', disabled=True), merge('w', ('top', 'C'))))
+    never('merge of what the disks show no longer', DISKS,
+          transaction(add('w', disabled=True), merge('w', ('top', 'A'))))
+    fine('a merge of what they do not show', DISKS,
+         transaction(add('w', disabled=True), merge('w', ('frozen', 'A'))))
     sample = transaction(add('n', disabled=True), merge('n', ('top', 'A')))
     fine('counting', sample, command('block-dirty-bitmap-remove', node='top', name='n'))
     never('copy by a count', sample, command(

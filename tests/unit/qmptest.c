@@ -244,6 +244,49 @@ testGraphChain(void)
     g_assert_null(virCheckpointGraphLayer(graph, top, NULL));
 }
 
+static guint
+testCommands(const TestPeer *peer)
+{
+    g_auto(GStrv) lines = g_strsplit(peer->sent->str, "\n", -1);
+
+    return g_strv_length(lines) - 1;
+}
+
+/* Disks without layers take one question, and look as they do in the whole picture. */
+static void
+testGraphOfDisks(void)
+{
+    static const struct {
+        const gchar *file;
+        guint commands;
+    } cases[] = {{"plain.json", 1}, {"chain.json", 4}, {"cor.json", 4}};
+    gsize i;
+
+    for (i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_auto(TestPeer) peer = {0};
+        g_autoptr(virCheckpointMonitor) monitor = testMonitor(&peer, cases[i].file);
+        g_autoptr(GError) error = NULL;
+        g_autoptr(virCheckpointGraph) brief =
+            virCheckpointGraphQueryDisks(monitor, &error);
+        g_autoptr(virCheckpointGraph) whole = testGraph(cases[i].file);
+        const virCheckpointNode *top = virCheckpointGraphTop(brief, "virtio-disk0");
+        const virCheckpointNode *same = virCheckpointGraphTop(whole, "virtio-disk0");
+
+        g_assert_no_error(error);
+        g_assert_cmpuint(testCommands(&peer), ==, cases[i].commands);
+        g_assert_cmpstr(top->name, ==, same->name);
+        g_assert_cmpstr(top->driver, ==, same->driver);
+        g_assert_cmpstr(top->file, ==, same->file);
+        g_assert_cmpuint(top->sizeBytes, ==, same->sizeBytes);
+        g_assert_cmpuint(top->clusterSize, ==, same->clusterSize);
+        g_assert_cmpint(top->readOnly, ==, same->readOnly);
+        g_assert_cmpint(top->compatOld, ==, same->compatOld);
+        g_assert_cmpuint(top->bitmaps->len, ==, same->bitmaps->len);
+        g_assert_true(!virCheckpointGraphBacking(brief, top) ==
+                      !virCheckpointGraphBacking(whole, same));
+    }
+}
+
 static void
 testGraphSkipsFilters(void)
 {
@@ -294,6 +337,7 @@ main(int argc, char **argv)
     g_test_add_func("/qmp/refusal-is-an-answer", testRefusalIsAnAnswer);
     g_test_add_func("/nodes/plain", testGraphPlain);
     g_test_add_func("/nodes/chain", testGraphChain);
+    g_test_add_func("/nodes/disks", testGraphOfDisks);
     g_test_add_func("/nodes/skips-filters", testGraphSkipsFilters);
     g_test_add_func("/domain/disks", testDomainDisks);
     return g_test_run();

@@ -38,8 +38,15 @@ class Monitor:
     # Looking
 
     def see(self, nodes):
+        """All of a QEMU's nodes."""
         self.bitmaps = {}
+        self.see_some(nodes)
+
+    def see_some(self, nodes):
+        """Some of them: what was seen of the others still counts."""
         for node in nodes:
+            for key in [k for k in self.bitmaps if k[0] == node['node-name']]:
+                del self.bitmaps[key]
             name = node['node-name']
             self.read_only[name] = bool(node['ro'])
             for b in node['dirty-bitmaps']:
@@ -163,6 +170,8 @@ class Monitor:
             self.bitmaps = before
         elif kind == 'query-named-block-nodes' and isinstance(reply.get('return'), list):
             self.see(reply['return'])
+        elif kind == 'query-block' and isinstance(reply.get('return'), list):
+            self.see_some([device['inserted'] for device in reply['return']])
         elif kind == 'query-jobs' and isinstance(reply.get('return'), list):
             self.streaming = any(job['type'] in ('stream', 'create') and
                                  job['status'] != 'concluded' for job in reply['return'])

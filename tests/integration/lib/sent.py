@@ -70,6 +70,9 @@ def brief(entry):
     elif sent.get('execute') == 'query-named-block-nodes' and \
             isinstance(reply.get('return'), list):
         kept = {'return': [_brief_node(node) for node in reply['return']]}
+    elif sent.get('execute') == 'query-block' and isinstance(reply.get('return'), list):
+        kept = {'return': [{'inserted': _brief_node(device['inserted'])}
+                           for device in reply['return'] if device.get('inserted')]}
     elif sent.get('execute') == 'query-jobs' and isinstance(reply.get('return'), list):
         kept = {'return': [{key: job.get(key) for key in ('id', 'type', 'status')}
                            for job in reply['return']]}
