@@ -65,6 +65,7 @@ typedef struct virCheckpointDomainView {
     virCheckpointMonitor *monitor;
     gboolean writable; /* that daemon has the images open read-write */
     GArray *guards;    /* int: locks on the other images meanwhile, or NULL */
+    struct virCheckpointOfflineWitness *witness; /* of what it writes, or NULL */
 } virCheckpointDomainView;
 
 /** Looks the domain up on @conn. VIR_ERR_NO_DOMAIN if there is none. */

@@ -47,6 +47,7 @@ typedef struct virCheckpointStorageDaemonOptions {
     guint fdCount;
     gboolean network; /* an image lies behind the network */
     gboolean orderly; /* when we die it closes its images; else it is killed */
+    gint *pid; /* gets its process, atomically, as soon as there is one; or NULL */
 } virCheckpointStorageDaemonOptions;
 
 /**

@@ -265,6 +265,8 @@ virCheckpointStorageDaemonSpawner(gpointer data)
                           G_SPAWN_STDOUT_TO_DEV_NULL,
                       virCheckpointStorageDaemonChild, spawn, &spawn->daemon->pid,
                       &spawn->error);
+        if (spawn->options->pid)
+            g_atomic_int_set(spawn->options->pid, spawn->daemon->pid);
         g_mutex_lock(&spawnLock);
         spawn->done = TRUE;
         g_cond_broadcast(&spawnDone);

@@ -28,6 +28,7 @@
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
 #include "checkpoint_offline.h"
+#include "checkpoint_offline_witness.h"
 #include "checkpoint_segmentspriv.h"
 
 /* Targets of the disks that are open. */
@@ -232,6 +233,7 @@ virCheckpointSegmentsWritable(virCheckpointSegments *segments,
             return FALSE;
     }
     return virCheckpointOfflineOpen(segments->view, targets, TRUE, &lock, 1, error) &&
+           virCheckpointFaultPoint("offline/in-use", error) &&
            virCheckpointSegmentsRefresh(segments, error) &&
            virCheckpointSegmentsRestamp(segments, error) &&
            virCheckpointFaultPoint("offline/opened", error);
@@ -297,7 +299,9 @@ virCheckpointSegmentsIsKept(virCheckpointSegments *segments,
         g_strcmp0(segment->kept, virCheckpointSegmentActive(segment)) != 0)
         return FALSE;
     now = virCheckpointOfflineTopStamp(segments, segment->target);
-    return now && g_strcmp0(now, segment->stamp) == 0;
+    return now && (g_strcmp0(now, segment->stamp) == 0 ||
+                   virCheckpointOfflineWitnessed(
+                       virCheckpointStoreDomainLockFd(segments->store), now));
 }
 
 /* TRUE if a checkpoint that is being created has its bitmap on @top: then the bitmap
@@ -325,6 +329,25 @@ virCheckpointOfflineHasSuccessor(virCheckpointSegments *segments,
     return FALSE;
 }
 
+/* The witness's word is for the last images that were open, the record's for good. */
+static gboolean
+virCheckpointOfflineConfirm(virCheckpointSegments *segments,
+                            virCheckpointRecord *record,
+                            const gchar *target,
+                            GError **error)
+{
+    virCheckpointSegment *segment;
+    g_autofree gchar *now = virCheckpointOfflineTopStamp(segments, target);
+
+    record = virCheckpointSegmentsEdit(segments, record);
+    segment = virCheckpointRecordSegment(record, target);
+    if (g_strcmp0(now, segment->stamp) == 0)
+        return TRUE;
+    g_free(segment->stamp);
+    segment->stamp = g_steal_pointer(&now);
+    return virCheckpointStoreSave(segments->store, record, error);
+}
+
 /* The bitmap that @segment keeps is not in the image any more, or worthless. */
 static gboolean
 virCheckpointOfflineForgetKept(virCheckpointSegments *segments,
@@ -334,9 +357,10 @@ virCheckpointOfflineForgetKept(virCheckpointSegments *segments,
                                GError **error)
 {
     if (!virCheckpointSegmentsIsActive(segments, record, segment, segment->kept) ||
-        virCheckpointSegmentsIsKept(segments, segment) ||
         virCheckpointOfflineHasSuccessor(segments, top, segment->target))
         return TRUE;
+    if (virCheckpointSegmentsIsKept(segments, segment))
+        return virCheckpointOfflineConfirm(segments, record, segment->target, error);
     g_info("domain %s, disk %s: the image changed since it was last opened",
            segments->view->name, segment->target);
     record = virCheckpointSegmentsEdit(segments, record);

@@ -50,7 +50,8 @@ virCheckpointOfflineOpenDisks(virConnectPtr conn,
 typedef struct virCheckpointOfflineService {
     gboolean
         shared; /* read images that others have open read-write, past their locks */
-    const gchar *const *argv; /* further arguments, NULL-terminated */
+    const gchar *const *argv; /* further arguments, NULL-terminated, or NULL */
+    gint *pid;                /* gets its process, atomically; or NULL */
 } virCheckpointOfflineService;
 
 /** As virCheckpointOfflineOpenDisks(), with more to do. */

@@ -25,6 +25,7 @@
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
 #include "checkpoint_offline_guard.h"
+#include "checkpoint_offline_witness.h"
 #include "checkpoint_offlinepriv.h"
 #include "checkpoint_storage_volume.h"
 
@@ -158,6 +159,7 @@ virCheckpointOfflineStart(GPtrArray *disks,
         .fdCount = fds->len,
         .network = virCheckpointStorageNeedsNetwork(disks),
         .orderly = writable,
+        .pid = service ? service->pid : NULL,
     };
     g_auto(GStrv) argv = virCheckpointStorageArgv(disks, writable);
     g_autoptr(GPtrArray) all = g_ptr_array_new();
@@ -169,7 +171,7 @@ virCheckpointOfflineStart(GPtrArray *disks,
         virCheckpointOfflineShare(argv);
     for (i = 0; argv[i]; i++)
         g_ptr_array_add(all, argv[i]);
-    for (i = 0; service && service->argv[i]; i++)
+    for (i = 0; service && service->argv && service->argv[i]; i++)
         g_ptr_array_add(all, (gpointer)service->argv[i]);
     g_ptr_array_add(all, NULL);
     monitor = virCheckpointMonitorNewStorageDaemon((const gchar *const *)all->pdata,
@@ -298,9 +300,27 @@ virCheckpointOfflineClose(virCheckpointDomainView *view)
     if (view->running)
         return;
     g_clear_pointer(&view->monitor, virCheckpointMonitorFree);
+    g_clear_pointer(&view->witness, virCheckpointOfflineWitnessFree);
     virCheckpointOfflineUnguard(view);
     view->writable = FALSE;
     virCheckpointOfflineName(view, NULL);
+}
+
+/* The top images; what is no plain file is left out by the witness. */
+static GPtrArray *
+virCheckpointOfflineTops(GPtrArray *disks)
+{
+    GPtrArray *paths = g_ptr_array_new();
+    guint i;
+
+    for (i = 0; i < disks->len; i++) {
+        const virCheckpointStorageDisk *disk = g_ptr_array_index(disks, i);
+        const virCheckpointStorageLayer *top = g_ptr_array_index(disk->layers, 0);
+
+        if (top->type == VIR_CHECKPOINT_STORAGE_FILE)
+            g_ptr_array_add(paths, top->path);
+    }
+    return paths;
 }
 
 gboolean
@@ -312,7 +332,9 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
                          GError **error)
 {
     g_autoptr(GArray) inherited = g_array_new(FALSE, FALSE, sizeof(int));
+    virCheckpointOfflineService service = {0};
     g_autoptr(GPtrArray) disks = NULL;
+    g_autoptr(GPtrArray) tops = NULL;
     g_autofree gchar *xml = NULL;
 
     g_assert(!view->running);
@@ -326,10 +348,15 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
         return FALSE;
     if (fdCount > 0)
         g_array_append_vals(inherited, fds, fdCount);
-    view->monitor =
-        virCheckpointOfflineOpenDisks(view->conn, disks, writable, inherited, error);
+    if (writable && fdCount > 0) {
+        tops = virCheckpointOfflineTops(disks);
+        view->witness = virCheckpointOfflineWitnessNew(fds[0], tops);
+        service.pid = virCheckpointOfflineWitnessPid(view->witness);
+    }
+    view->monitor = virCheckpointOfflineServe(view->conn, disks, writable, &service,
+                                              inherited, error);
     if (!view->monitor) {
-        virCheckpointOfflineUnguard(view);
+        virCheckpointOfflineClose(view);
         return FALSE;
     }
     view->writable = writable;

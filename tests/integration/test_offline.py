@@ -269,7 +269,7 @@ def reached(log, point):
 
 def test_killed_with_its_storage_daemon(host):
     """Both are killed in the middle: what was copied before is not lost."""
-    for point in ('offline/kept', 'offline/opened', 'create/transaction'):
+    for point in ('offline/kept', 'offline/in-use', 'offline/opened', 'create/transaction'):
         go = os.path.join(host.images, 'go')
         host.start_daemon()
         oracle = Oracle(host, VM(host, f'vm-{point.replace("/", "-")}', DISKS), host.random)
@@ -297,6 +297,44 @@ def test_killed_with_its_storage_daemon(host):
         oracle.check()
         oracle.vm.destroy()
         host.stop_daemon()
+
+
+def test_a_guest_between_two_daemons(host):
+    """Both are killed with images open, and a guest runs past us before we are back: what
+    it wrote is in no bitmap, and that is told; other disks lose nothing."""
+    go = os.path.join(host.images, 'go')
+    log = os.path.join(host.logs, 'faults.log')
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(4)
+    oracle.stop_guest()
+    host.stop_daemon()
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'offline/in-use@1=hold:{go}',
+                           'VIRT_CHECKPOINT_FAULTS_LOG': log})
+    oracle.connect()
+    xml = ("<domaincheckpoint><name>never</name><disks><disk name='vda' checkpoint='bitmap'/>"
+           "<disk name='vdb' checkpoint='no'/></disks></domaincheckpoint>")
+    thread = jobs.Later(oracle.dom.checkpointCreateXML, xml, 0)
+    wait_for(lambda: reached(log, 'offline/in-use'), 'the image is open')
+    for pid in storage_daemons():
+        os.kill(pid, signal.SIGKILL)
+    host.kill_daemon()
+    thread.join()
+    oracle.vm.start(oracle.vm.dom)
+    oracle.write(4)
+    oracle.vm.destroy()
+    host.start_daemon()
+    oracle.connect()
+    oracle.dom.listAllCheckpoints()
+    wait_for(lambda: store.lost(host, oracle.vm, 'c1'), 'the loss is recorded')
+    assert store.lost(host, oracle.vm, 'c1') == {'vda'}, store.lost(host, oracle.vm, 'c1')
+    oracle.check_rest()
+    del oracle.moments[0].models['vda']
+    oracle.check_sets()
+    oracle.create(['vda', 'vdb'])
+    oracle.start_guest()
+    oracle.write(4)
+    oracle.check()
 
 
 def kept_copy(oracle, target='vda'):

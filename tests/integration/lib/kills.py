@@ -313,10 +313,7 @@ class Case:
 
     def _judge_loss(self):
         """Lost is only what may be, and whoever asks is told so."""
-        # Our daemon and its storage daemon at once, with images open: offline.md says why
-        # that is told as a loss.
-        window = self.operation.off and self.party == 'all'
-        may = self.operation.loses or self._qemu_died() or window
+        may = self.operation.loses or self._qemu_died()
         for moment in list(self.oracle.moments):
             lost = store.lost(self.host, self.vm, moment.name)
             if lost & set(moment.models) and not may:
