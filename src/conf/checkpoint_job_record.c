@@ -109,6 +109,9 @@ virCheckpointJobRecordCopy(const virCheckpointJobRecord *job)
     copy->destPath = g_strdup(job->destPath);
     copy->destFormat = g_strdup(job->destFormat);
     copy->destXml = g_strdup(job->destXml);
+    copy->offlineSource = g_strdup(job->offlineSource);
+    copy->offlineDest = g_strdup(job->offlineDest);
+    copy->offlineLeft = g_strdup(job->offlineLeft);
     copy->destId = g_strdup(job->destId);
     copy->resumeId = g_strdup(job->resumeId);
     if (job->covered)
@@ -136,6 +139,9 @@ virCheckpointJobRecordFree(virCheckpointJobRecord *job)
     g_free(job->destPath);
     g_free(job->destFormat);
     g_free(job->destXml);
+    g_free(job->offlineSource);
+    g_free(job->offlineDest);
+    g_free(job->offlineLeft);
     g_free(job->destId);
     g_free(job->resumeId);
     g_clear_pointer(&job->covered, g_ptr_array_unref);
@@ -187,6 +193,19 @@ virCheckpointJobRecordFormatDest(GString *buf, const virCheckpointJobRecord *job
         virCheckpointRecordFormatText(buf, "destXml", job->destXml);
 }
 
+static void
+virCheckpointJobRecordFormatOffline(GString *buf, const virCheckpointJobRecord *job)
+{
+    g_string_append(buf, "  <offline");
+    if (job->offlineSource)
+        virCheckpointXmlAppend(buf, " source='%s'", job->offlineSource);
+    if (job->offlineDest)
+        virCheckpointXmlAppend(buf, " dest='%s'", job->offlineDest);
+    if (job->offlineLeft)
+        virCheckpointXmlAppend(buf, " left='%s'", job->offlineLeft);
+    g_string_append(buf, "/>\n");
+}
+
 gchar *
 virCheckpointJobRecordFormat(const virCheckpointJobRecord *job)
 {
@@ -217,6 +236,8 @@ virCheckpointJobRecordFormat(const virCheckpointJobRecord *job)
     if (job->aside)
         g_string_append(buf,
                         job->asideBegun ? "  <aside begun='yes'/>\n" : "  <aside/>\n");
+    if (job->offline)
+        virCheckpointJobRecordFormatOffline(buf, job);
     virCheckpointJobRecordFormatRef(buf, "since", job->sinceId, job->since);
     virCheckpointJobRecordFormatRef(buf, "checkpoint", job->checkpointId,
                                     job->checkpoint);
@@ -335,6 +356,10 @@ virCheckpointJobRecordParse(const gchar *xml, GError **error)
     job->full = virCheckpointXmlNode(root, "./full") != NULL;
     job->aside = virCheckpointXmlNode(root, "./aside") != NULL;
     job->asideBegun = virCheckpointXmlNode(root, "./aside[@begun='yes']") != NULL;
+    job->offline = virCheckpointXmlNode(root, "./offline") != NULL;
+    job->offlineSource = virCheckpointXmlString(root, "./offline/@source");
+    job->offlineDest = virCheckpointXmlString(root, "./offline/@dest");
+    job->offlineLeft = virCheckpointXmlString(root, "./offline/@left");
     job->sinceId = virCheckpointXmlString(root, "./since/@id");
     job->since = virCheckpointXmlString(root, "./since/@name");
     job->checkpointId = virCheckpointXmlString(root, "./checkpoint/@id");

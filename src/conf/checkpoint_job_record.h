@@ -63,7 +63,13 @@ typedef struct virCheckpointJobRecord {
     gchar *destXml;       /* as given */
     gboolean aside;       /* the bulk pass runs in a storage daemon of the job's ... */
     gboolean asideBegun;  /* ... and was begun there once: it can begin again */
-    guint flags;          /* virDomainBlockCopyFlags as given */
+    /* The guest was off when the bulk pass was begun; it can begin again as long as */
+    gboolean offline;
+    gchar *
+        offlineSource; /* ... the source's image looks so (virCheckpointOfflineStamp) */
+    gchar *offlineDest;     /* ... and the target is this file, or NULL: is elsewhere */
+    gchar *offlineLeft;     /* with what was left (ID.left), if the target looks so */
+    guint flags;            /* virDomainBlockCopyFlags as given */
     guint64 bandwidthBytes; /* per second, 0 = unlimited */
     guint granularity;
     guint64 bufSize;

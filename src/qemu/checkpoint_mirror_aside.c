@@ -57,6 +57,14 @@ virCheckpointMirrorWorkName(const virCheckpointJobRecord *job)
     return g_strconcat(job->id, ".work", NULL);
 }
 
+/* What is to be copied now. */
+static gchar *
+virCheckpointMirrorLoadName(const virCheckpointJobRecord *job)
+{
+    return job->offlineLeft ? g_strconcat(job->id, VIR_CHECKPOINT_MIRROR_LEFT, NULL)
+                            : virCheckpointMirrorWorkName(job);
+}
+
 gboolean
 virCheckpointMirrorAsideKeep(const virCheckpointMirrorStep *step,
                              const gchar *node,
@@ -89,16 +97,26 @@ virCheckpointMirrorAsideKeep(const virCheckpointMirrorStep *step,
            virCheckpointFaultPoint("aside/kept", error);
 }
 
+static gboolean
+virCheckpointMirrorAsideRemove(const virCheckpointMirrorStep *step,
+                               const gchar *file,
+                               GError **error)
+{
+    g_autofree gchar *path = virCheckpointStoreDomainPath(step->store, file, error);
+
+    return path && virCheckpointFileRemove(path, error);
+}
+
 gboolean
 virCheckpointMirrorAsideForget(const virCheckpointMirrorStep *step, GError **error)
 {
-    g_autofree gchar *file = virCheckpointMirrorWorkName(step->mirror->job);
-    g_autofree gchar *path = NULL;
+    const virCheckpointJobRecord *job = step->mirror->job;
+    g_autofree gchar *file = virCheckpointMirrorWorkName(job);
+    g_autofree gchar *left = g_strconcat(job->id, VIR_CHECKPOINT_MIRROR_LEFT, NULL);
 
-    if (!step->mirror->job->aside)
-        return TRUE;
-    path = virCheckpointStoreDomainPath(step->store, file, error);
-    return path && virCheckpointFileRemove(path, error);
+    return (!job->aside && !job->offlineDest) ||
+           (virCheckpointMirrorAsideRemove(step, file, error) &&
+            virCheckpointMirrorAsideRemove(step, left, error));
 }
 
 /* The target as the daemon opens it. */
@@ -144,15 +162,14 @@ virCheckpointMirrorAsideDisks(const virCheckpointMirrorStep *step, GError **erro
     return g_steal_pointer(&disks);
 }
 
-/* The bits of what is to be copied, on the daemon's node of S. */
-static gboolean
+gboolean
 virCheckpointMirrorAsideLoad(const virCheckpointMirrorStep *step,
                              virCheckpointMonitor *monitor,
                              const gchar *node,
                              GError **error)
 {
     g_autofree gchar *bitmap = virCheckpointMirrorBitmapName(step->mirror);
-    g_autofree gchar *file = virCheckpointMirrorWorkName(step->mirror->job);
+    g_autofree gchar *file = virCheckpointMirrorLoadName(step->mirror->job);
     g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
     g_autoptr(GPtrArray) sidecars = g_ptr_array_new();
     g_autofree gchar *path = NULL;

@@ -344,6 +344,33 @@ virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error
 }
 
 gboolean
+virCheckpointMirrorBulkRunOff(const virCheckpointMirrorStep *step,
+                              const gchar *node,
+                              GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    virCheckpointJobRecord *job = mirror->job;
+    gboolean refused;
+
+    if (!virCheckpointMirrorSave(step, error) ||
+        !virCheckpointMirrorAttach(step, &refused, error) ||
+        !virCheckpointFaultPoint("mirror/before-bulk", error) ||
+        !virCheckpointMirrorStartJob(step, node, error))
+        return FALSE;
+    /* From now on the job goes on whoever asks: with us, or with the next daemon. */
+    job->offline = TRUE;
+    if (!virCheckpointMirrorSave(step, error))
+        return FALSE;
+    g_mutex_lock(&mirror->daemonLock);
+    mirror->daemon = g_steal_pointer(&step->view->monitor);
+    g_mutex_unlock(&mirror->daemonLock);
+    mirror->begun = TRUE;
+    virCheckpointMirrorSetBulkBytes(mirror, job->workBytes);
+    virCheckpointMirrorSetProgress(mirror, 0, job->workBytes);
+    return virCheckpointFaultPoint("mirror/bulk-begun", error);
+}
+
+gboolean
 virCheckpointMirrorBulkBeginOff(const virCheckpointMirrorStep *step, GError **error)
 {
     virCheckpointMirror *mirror = step->mirror;
@@ -352,7 +379,6 @@ virCheckpointMirrorBulkBeginOff(const virCheckpointMirrorStep *step, GError **er
     g_autoptr(GPtrArray) targets = g_ptr_array_new();
     const virCheckpointDisk *disk;
     g_autofree gchar *node = NULL;
-    gboolean refused;
 
     g_ptr_array_add(targets, mirror->target);
     /* From here on nobody can write to the disk: the daemon has it locked. */
@@ -364,22 +390,11 @@ virCheckpointMirrorBulkBeginOff(const virCheckpointMirrorStep *step, GError **er
     job->workBytes = job->sizeBytes;
     if (!job->full && !virCheckpointMirrorMakeWork(step, node, bitmap, error))
         return FALSE;
-    if (job->aside) {
-        if (!virCheckpointMirrorAsideKeep(step, node, error))
-            return FALSE;
-        virCheckpointOfflineClose(step->view);
-        return virCheckpointMirrorAsideBegin(step, error);
-    }
-    if (!virCheckpointMirrorSave(step, error) ||
-        !virCheckpointMirrorAttach(step, &refused, error) ||
-        !virCheckpointFaultPoint("mirror/before-bulk", error) ||
-        !virCheckpointMirrorStartJob(step, node, error))
+    if (!virCheckpointMirrorOffKeep(step, node, error))
         return FALSE;
-    g_mutex_lock(&mirror->daemonLock);
-    mirror->daemon = g_steal_pointer(&step->view->monitor);
-    g_mutex_unlock(&mirror->daemonLock);
-    mirror->begun = TRUE;
-    virCheckpointMirrorSetBulkBytes(mirror, job->workBytes);
-    virCheckpointMirrorSetProgress(mirror, 0, job->workBytes);
-    return virCheckpointFaultPoint("mirror/bulk-begun", error);
+    if (!job->aside)
+        return virCheckpointMirrorBulkRunOff(step, node, error);
+    job->offline = TRUE;
+    virCheckpointOfflineClose(step->view);
+    return virCheckpointMirrorAsideBegin(step, error);
 }

@@ -64,8 +64,9 @@ virCheckpointMirrorWasAnswered(const virCheckpointJobRecord *job)
         return job->outcome != VIR_CHECKPOINT_JOB_FAILED || job->workBytes > 0;
     case VIR_CHECKPOINT_JOB_PREPARING:
     case VIR_CHECKPOINT_JOB_OVERLAYING:
-    case VIR_CHECKPOINT_JOB_BULK:   /* if QEMU has the job */
-        return job->native;         /* these are its pivot */
+    case VIR_CHECKPOINT_JOB_BULK: /* if QEMU has the job */
+        return job->native ||     /* these are its pivot */
+               virCheckpointMirrorOffWasBegun(job);
     case VIR_CHECKPOINT_JOB_NATIVE: /* if QEMU has the job */
     case VIR_CHECKPOINT_JOB_LAST:
         break;
@@ -82,6 +83,7 @@ virCheckpointMirrorNewRecovered(virCheckpointEngine *engine,
         virCheckpointMirrorNew(engine, uuid, virCheckpointJobRecordCopy(job));
 
     mirror->recovered = TRUE;
+    mirror->offline = job->offline && job->state == VIR_CHECKPOINT_JOB_BULK;
     mirror->needsSettling = TRUE;
     mirror->started = virCheckpointMirrorWasAnswered(mirror->job);
     virCheckpointMirrorRegister(mirror);

@@ -249,11 +249,11 @@ virCheckpointMirrorWorkNode(const virCheckpointGraph *graph,
     return NULL;
 }
 
-/* Writes the rest into a sidecar. */
-static gboolean
-virCheckpointMirrorKeepRest(const virCheckpointMirrorStep *step,
-                            virCheckpointResumeRecord *record,
-                            GError **error)
+gboolean
+virCheckpointMirrorRestWrite(const virCheckpointMirrorStep *step,
+                             const gchar *file,
+                             guint64 *restBytes,
+                             GError **error)
 {
     g_autofree gchar *name = virCheckpointMirrorBitmapName(step->mirror);
     g_autoptr(virCheckpointGraph) graph =
@@ -274,10 +274,19 @@ virCheckpointMirrorKeepRest(const virCheckpointMirrorStep *step,
     }
     ref.node = node->name;
     g_array_append_val(sources, ref);
-    record->restBytes = work->countBytes;
-    record->rest = g_strdup_printf("%s.rest.qcow2", record->id);
+    *restBytes = work->countBytes;
     return virCheckpointSidecarWrite(step->store, step->view->monitor, node->sizeBytes,
-                                     work->granularity, sources, record->rest, error);
+                                     work->granularity, sources, file, error);
+}
+
+/* Writes the rest into a sidecar. */
+static gboolean
+virCheckpointMirrorKeepRest(const virCheckpointMirrorStep *step,
+                            virCheckpointResumeRecord *record,
+                            GError **error)
+{
+    record->rest = g_strdup_printf("%s.rest.qcow2", record->id);
+    return virCheckpointMirrorRestWrite(step, record->rest, &record->restBytes, error);
 }
 
 /* The target's file must be at rest when its look is taken down. */

@@ -310,6 +310,9 @@ virCheckpointMirrorStepBulk(const virCheckpointMirrorStep *step, GError **error)
     if (virCheckpointMirrorAsideMayBegin(mirror))
         return virCheckpointMirrorAsideBegin(step, error) ? VIR_CHECKPOINT_MIRROR_WAIT
                                                           : VIR_CHECKPOINT_MIRROR_RETRY;
+    if (virCheckpointMirrorOffMayBegin(mirror))
+        return virCheckpointMirrorOffBegin(step, error) ? VIR_CHECKPOINT_MIRROR_WAIT
+                                                        : VIR_CHECKPOINT_MIRROR_RETRY;
     if (!mirror->begun && !mirror->recovered) {
         gboolean begun = mirror->offline ? virCheckpointMirrorBulkBeginOff(step, error)
                                          : virCheckpointMirrorBulkBegin(step, error);

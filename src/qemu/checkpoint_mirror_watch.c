@@ -389,4 +389,6 @@ void
 virCheckpointMirrorThread(virCheckpointEngine *engine, gpointer data)
 {
     virCheckpointMirrorWork(data, FALSE);
+    if (virCheckpointEngineStopping(engine))
+        virCheckpointMirrorOffSuspend(data);
 }

@@ -275,6 +275,11 @@ virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error
 /** The same for a guest that is off, in a storage daemon of the job's. */
 gboolean
 virCheckpointMirrorBulkBeginOff(const virCheckpointMirrorStep *step, GError **error);
+/** Its last part: @node has the work bitmap.  Takes the view's storage daemon over. */
+gboolean
+virCheckpointMirrorBulkRunOff(const virCheckpointMirrorStep *step,
+                              const gchar *node,
+                              GError **error);
 /** Creates the checkpoint that the job was asked for and records its id. */
 gboolean
 virCheckpointMirrorMakeCheckpoint(const virCheckpointMirrorStep *step, GError **error);
@@ -422,6 +427,12 @@ gboolean
 virCheckpointMirrorAsideKeep(const virCheckpointMirrorStep *step,
                              const gchar *node,
                              GError **error);
+/** The bits of what is to be copied, onto the node of S that @monitor has. */
+gboolean
+virCheckpointMirrorAsideLoad(const virCheckpointMirrorStep *step,
+                             virCheckpointMonitor *monitor,
+                             const gchar *node,
+                             GError **error);
 /** Begins the bulk pass by what AsideKeep wrote; again, after a daemon that died. */
 gboolean
 virCheckpointMirrorAsideBegin(const virCheckpointMirrorStep *step, GError **error);
@@ -519,6 +530,36 @@ virCheckpointMirrorTurnBack(const virCheckpointMirrorStep *step, GError **error)
  * left, if that can be trusted later. */
 void
 virCheckpointMirrorResumeKeep(const virCheckpointMirrorStep *step);
+
+/** Writes what the bulk job left in the work bitmap into @file, beside the records. */
+gboolean
+virCheckpointMirrorRestWrite(const virCheckpointMirrorStep *step,
+                             const gchar *file,
+                             guint64 *restBytes,
+                             GError **error);
+
+/* checkpoint_mirror_again.c: copies of guests that are off survive the daemon */
+
+/** Beside the records, the job's id in front: what was left by a daemon that ended. */
+#define VIR_CHECKPOINT_MIRROR_LEFT ".left"
+/** Keeps what another daemon needs to begin the pass again: @node, of the view's
+ * storage daemon, has the work bitmap and the disk locked. */
+gboolean
+virCheckpointMirrorOffKeep(const virCheckpointMirrorStep *step,
+                           const gchar *node,
+                           GError **error);
+/** TRUE for a record whose pass was begun, and its call answered or about to be. */
+gboolean
+virCheckpointMirrorOffWasBegun(const virCheckpointJobRecord *job);
+/** TRUE for such a job of another daemon's that this one has not taken up yet. */
+gboolean
+virCheckpointMirrorOffMayBegin(const virCheckpointMirror *mirror);
+gboolean
+virCheckpointMirrorOffBegin(const virCheckpointMirrorStep *step, GError **error);
+/** The daemon ends: stops the pass and keeps what is left for the next one.  Thread:
+ * the job's, without the slot. */
+void
+virCheckpointMirrorOffSuspend(virCheckpointMirror *mirror);
 
 /** TRUE while source and target are being compared.  Thread: any. */
 gboolean

@@ -486,18 +486,67 @@ def test_only_finishing_copies_while_off(host):
                  oracle.dom, 'vda', path, 'c1')
 
 
-def test_copy_while_off_ends_with_the_daemon(host):
-    """The daemon is killed in a copy: it failed, its checkpoint is gone, all is at rest."""
-    oracle = oracle_of(host, disks={'vda': 64 * MIB})
+def interrupted_copy(host, end):
+    """A copy is half done when the daemon ends by this."""
+    oracle = oracle_of(host, disks={'vda': 64 * MIB, 'vdb': MIB})
     path = kept_copy(oracle)
-    oracle.create(['vda'])
+    oracle.create(['vda', 'vdb'])
     oracle.vm.write(0, 32 * MIB, 7)
     oracle.stop_guest()
-    jobs.start_copy(oracle.dom, 'vda', path, 'c1', 'c2', True, bandwidth=MIB)
-    host.kill_daemon()
+    oracle.about_to_create('c2', ['vda'])
+    jobs.start_copy(oracle.dom, 'vda', path, 'c1', 'c2', True, bandwidth=16 * MIB)
+    wait_for(lambda: oracle.dom.blockJobInfo('vda', 0)['cur'] >= 4 * MIB, 'a part is copied')
+    oracle.dom.blockJobSetSpeed('vda', 1, 0)
+    oracle.events.close()
+    end()
     none_left()
-    host.start_daemon()
+    return oracle, path
+
+
+def test_copy_while_off_survives_the_daemon(host):
+    """A daemon that ends leaves a copy to its successor, which copies what is left; one
+    that is killed one that begins again.  Both end as if nothing had happened."""
+    for end, most in ((host.stop_daemon, 28 * MIB), (host.kill_daemon, 32 * MIB)):
+        oracle, path = interrupted_copy(host, end)
+        host.start_daemon()
+        oracle.connect()
+        info = oracle.dom.blockJobInfo('vda', 0)
+        assert info['type'] == libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COPY, info
+        expect_error(libvirt.VIR_ERR_OPERATION_INVALID, 'copied', oracle.dom.create)
+        wait_for(lambda: storage_daemons(), 'it goes on')
+        wait_for(lambda: oracle.dom.blockJobInfo('vda', 0)['end'] <= most, 'what is left is known')
+        oracle.dom.blockJobSetSpeed('vda', 0, 0)
+        jobs.wait_end(oracle.events, oracle.dom, 'vda')
+        oracle.moments.append(oracle.creating)
+        images.expect_content(path, oracle.vm.disks['vda'].model)
+        none_left()
+        oracle.check()
+        oracle.start_guest()
+        oracle.check(copies=True)
+        oracle.vm.destroy()
+        oracle.vm.dom.undefine()
+        oracle.events.close()
+        host.stop_daemon()
+        os.unlink(path)
+
+
+def test_copy_while_off_of_a_disk_that_changed(host):
+    """A guest ran before the next daemon was there: the copy failed, its checkpoint is
+    gone, what the guest wrote is known."""
+    oracle, _path = interrupted_copy(host, host.random.choice((host.stop_daemon,
+                                                               host.kill_daemon)))
+    oracle.vm.start(oracle.vm.dom)
+    oracle.write(4)
+    if host.random.random() < 0.5:
+        oracle.vm.destroy()
+    go = os.path.join(host.images, 'go')
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'mirror/cleaning@1=hold:{go}'})
     oracle.connect()
+    with open(go, 'w'):
+        pass
+    status = oracle.events.wait('vda', 'completed', 'failed', 'canceled')
+    assert status == 'failed', status
+    wait_for(lambda: not jobs.shown(oracle.dom, 'vda'), 'the copy is given up')
     oracle.check()
     oracle.start_guest()
     oracle.check(copies=True)

@@ -30,6 +30,9 @@ testJob(void)
     job->full = TRUE;
     job->aside = TRUE;
     job->asideBegun = TRUE;
+    job->offline = TRUE;
+    job->offlineSource = g_strdup("1:2:3.0:4.0");
+    job->offlineLeft = g_strdup("2:2:3.0:4.0");
     job->sinceId = g_strdup("1123456789abcdef0123456789abcdef");
     job->since = g_strdup("c1");
     job->checkpointId = g_strdup("2123456789abcdef0123456789abcdef");
@@ -75,7 +78,10 @@ testJobRoundTrip(void)
     g_assert_true(back->finish && back->verify && back->native && back->full &&
                   back->destCreated);
     g_assert_true(back->endCheckpoints);
-    g_assert_true(back->aside && back->asideBegun);
+    g_assert_true(back->aside && back->asideBegun && back->offline);
+    g_assert_cmpstr(back->offlineSource, ==, job->offlineSource);
+    g_assert_cmpstr(back->offlineLeft, ==, job->offlineLeft);
+    g_assert_null(back->offlineDest);
     g_assert_cmpstr(back->sinceId, ==, job->sinceId);
     g_assert_cmpstr(back->since, ==, job->since);
     g_assert_cmpstr(back->checkpointId, ==, job->checkpointId);
