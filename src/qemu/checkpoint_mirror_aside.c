@@ -114,9 +114,9 @@ virCheckpointMirrorAsideForget(const virCheckpointMirrorStep *step, GError **err
     g_autofree gchar *file = virCheckpointMirrorWorkName(job);
     g_autofree gchar *left = g_strconcat(job->id, VIR_CHECKPOINT_MIRROR_LEFT, NULL);
 
-    return (!job->aside && !job->offlineDest) ||
-           (virCheckpointMirrorAsideRemove(step, file, error) &&
-            virCheckpointMirrorAsideRemove(step, left, error));
+    /* Whatever the record says: they are written before it does. */
+    return virCheckpointMirrorAsideRemove(step, file, error) &&
+           virCheckpointMirrorAsideRemove(step, left, error);
 }
 
 /* The target as the daemon opens it. */
