@@ -43,6 +43,8 @@
 struct virCheckpointStore {
     gchar *root;
     int hostFd;          /* holds the host's lock, or -1 */
+    gint ready;          /* atomic: the root was found to be one, of our version */
+    gint reserveGone;    /* atomic: it was given and is to be made again */
     GMutex lock;         /* guards @folders; a folder's own lock may be taken inside */
     GHashTable *folders; /* uuid -> virCheckpointStoreFolder, kept until the end */
 };
@@ -87,17 +89,12 @@ virCheckpointStoreCheckMarker(const gchar *root, GError **error)
 }
 
 virCheckpointStore *
-virCheckpointStoreOpen(const gchar *root, GError **error)
+virCheckpointStoreNew(const gchar *root)
 {
     virCheckpointStore *store = NULL;
 
     g_assert(root && g_path_is_absolute(root));
 
-    if (!virCheckpointFileMakeDirs(root, 0700, error) ||
-        !virCheckpointStoreCheckMarker(root, error)) {
-        g_prefix_error(error, "open store '%s': ", root);
-        return NULL;
-    }
     store = g_new0(virCheckpointStore, 1);
     store->root = g_strdup(root);
     store->hostFd = -1;
@@ -105,6 +102,32 @@ virCheckpointStoreOpen(const gchar *root, GError **error)
     store->folders = g_hash_table_new_full(
         g_str_hash, g_str_equal, g_free, (GDestroyNotify)virCheckpointStoreFolderFree);
     return store;
+}
+
+gboolean
+virCheckpointStoreReady(virCheckpointStore *store, GError **error)
+{
+    g_autoptr(GMutexLocker) locker = NULL;
+
+    if (g_atomic_int_get(&store->ready))
+        return TRUE;
+    locker = g_mutex_locker_new(&store->lock);
+    if (!virCheckpointFileMakeDirs(store->root, 0700, error) ||
+        !virCheckpointStoreCheckMarker(store->root, error)) {
+        g_prefix_error(error, "open store '%s': ", store->root);
+        return FALSE;
+    }
+    g_atomic_int_set(&store->reserveGone, !virCheckpointReserveMake(store->root));
+    g_atomic_int_set(&store->ready, TRUE);
+    return TRUE;
+}
+
+virCheckpointStore *
+virCheckpointStoreOpen(const gchar *root, GError **error)
+{
+    g_autoptr(virCheckpointStore) store = virCheckpointStoreNew(root);
+
+    return virCheckpointStoreReady(store, error) ? g_steal_pointer(&store) : NULL;
 }
 
 void
@@ -135,12 +158,15 @@ virCheckpointStoreLockHost(virCheckpointStore *store, const gchar *key, GError *
 
     g_assert(store->hostFd < 0);
 
+    if (!virCheckpointStoreReady(store, error))
+        return FALSE;
     store->hostFd = virCheckpointFileLock(path, FALSE, &local);
     if (store->hostFd >= 0)
         return TRUE;
-    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                "another instance runs for this host on store '%s': %s", store->root,
-                local->message);
+    if (g_error_matches(local, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY))
+        g_prefix_error(
+            &local, "another instance runs for this host on store '%s': ", store->root);
+    g_propagate_error(error, g_steal_pointer(&local));
     return FALSE;
 }
 
@@ -159,11 +185,13 @@ GPtrArray *
 virCheckpointStoreListDomains(virCheckpointStore *store, GError **error)
 {
     g_autoptr(GError) local = NULL;
-    g_autoptr(GDir) dir = g_dir_open(store->root, 0, &local);
+    g_autoptr(GDir) dir = NULL;
     GPtrArray *uuids = NULL;
     const gchar *name = NULL;
 
-    if (!dir) {
+    if (!virCheckpointStoreReady(store, error))
+        return NULL;
+    if (!(dir = g_dir_open(store->root, 0, &local))) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
                     "read store '%s': %s", store->root, local->message);
         return NULL;
@@ -200,7 +228,7 @@ virCheckpointStorePeek(virCheckpointStore *store, const gchar *uuid, GError **er
     g_autofree gchar *name = virCheckpointStoreCheckUuid(uuid, error);
     virCheckpointStoreLook look = {0};
 
-    if (!name)
+    if (!name || !virCheckpointStoreReady(store, error))
         return NULL;
     if (!virCheckpointStoreFolderLook(virCheckpointStoreFolderOf(store, name),
                                       VIR_CHECKPOINT_STORE_LOOK_RECORDS, &look, error))
@@ -214,7 +242,7 @@ virCheckpointStorePeekJobs(virCheckpointStore *store, const gchar *uuid, GError 
     g_autofree gchar *name = virCheckpointStoreCheckUuid(uuid, error);
     virCheckpointStoreLook look = {0};
 
-    if (!name)
+    if (!name || !virCheckpointStoreReady(store, error))
         return NULL;
     if (!virCheckpointStoreFolderLook(virCheckpointStoreFolderOf(store, name),
                                       VIR_CHECKPOINT_STORE_LOOK_JOBS, &look, error))
@@ -230,10 +258,11 @@ virCheckpointStorePeekShared(virCheckpointStore *store,
     g_autofree gchar *name = virCheckpointStoreCheckUuid(uuid, error);
     virCheckpointStoreLook look = {0};
 
-    if (!name || !virCheckpointStoreFolderLook(virCheckpointStoreFolderOf(store, name),
-                                               VIR_CHECKPOINT_STORE_LOOK_RECORDS |
-                                                   VIR_CHECKPOINT_STORE_LOOK_SHARED,
-                                               &look, error))
+    if (!name || !virCheckpointStoreReady(store, error) ||
+        !virCheckpointStoreFolderLook(virCheckpointStoreFolderOf(store, name),
+                                      VIR_CHECKPOINT_STORE_LOOK_RECORDS |
+                                          VIR_CHECKPOINT_STORE_LOOK_SHARED,
+                                      &look, error))
         return NULL;
     return look.records;
 }
@@ -248,7 +277,7 @@ virCheckpointStorePeekOne(virCheckpointStore *store,
 {
     g_autofree gchar *folder = virCheckpointStoreCheckUuid(uuid, error);
 
-    return folder &&
+    return folder && virCheckpointStoreReady(store, error) &&
            virCheckpointStoreFolderFind(virCheckpointStoreFolderOf(store, folder), name,
                                         record, unready, error);
 }
@@ -291,7 +320,7 @@ virCheckpointStoreDomainOpen(virCheckpointStore *store,
     virCheckpointStoreDomain *domain = NULL;
     int fd = -1;
 
-    if (!name)
+    if (!name || !virCheckpointStoreReady(store, error))
         return NULL;
     path = g_build_filename(store->root, name, NULL);
     fd = virCheckpointStoreDomainLock(path, error);
@@ -347,6 +376,9 @@ virCheckpointStoreDomainClose(virCheckpointStoreDomain *domain)
             g_debug("remove '%s': %s", domain->path, g_strerror(errno));
     }
     virCheckpointFdCleanup(&domain->lockFd);
+    if (g_atomic_int_compare_and_exchange(&domain->store->reserveGone, TRUE, FALSE) &&
+        !virCheckpointReserveMake(domain->store->root))
+        g_atomic_int_set(&domain->store->reserveGone, TRUE);
     g_free(domain->uuid);
     g_free(domain->path);
     g_free(domain);
@@ -409,6 +441,27 @@ virCheckpointStoreFile(virCheckpointStoreDomain *domain,
     return virCheckpointStoreDomainPath(domain, name, error);
 }
 
+/* A write that replaces a record may have the reserve: somebody depends on it, and it
+ * takes no room when it is done. */
+static gboolean
+virCheckpointStoreReplace(virCheckpointStoreDomain *domain,
+                          const gchar *path,
+                          const gchar *text,
+                          GError **error)
+{
+    gboolean replaces = access(path, F_OK) == 0;
+    g_autoptr(GError) failed = NULL;
+
+    if (virCheckpointFileWrite(path, text, &failed))
+        return TRUE;
+    if (!replaces || !virCheckpointReserveGive(domain->store->root)) {
+        g_propagate_error(error, g_steal_pointer(&failed));
+        return FALSE;
+    }
+    g_atomic_int_set(&domain->store->reserveGone, TRUE);
+    return virCheckpointFileWrite(path, text, error);
+}
+
 /* @text was parsed back already: what is written can be read. */
 static gboolean
 virCheckpointStoreWrite(virCheckpointStoreDomain *domain,
@@ -421,7 +474,7 @@ virCheckpointStoreWrite(virCheckpointStoreDomain *domain,
 
     virCheckpointStoreFolderBegin(domain->folder);
     return path && virCheckpointFaultPoint("save/before-write", error) &&
-           virCheckpointFileWrite(path, text, error) &&
+           virCheckpointStoreReplace(domain, path, text, error) &&
            virCheckpointFaultPoint("save/after-write", error);
 }
 

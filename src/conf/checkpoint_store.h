@@ -11,6 +11,8 @@
 #include "checkpoint_job_record.h"
 #include "checkpoint_record.h"
 
+/** A job's record is its id and this. */
+#define VIR_CHECKPOINT_STORE_JOB_SUFFIX ".job.xml"
 /** The host on which the domain ran last. */
 #define VIR_CHECKPOINT_STORE_HOST "host"
 /** The domain's definition, since it was asked to go with all that is here. */
@@ -20,6 +22,7 @@
  * Layout below the root (made 0700):
  *   virtcheckpoint-store      marker: this is a store root (format version inside)
  *   host-<key>.lock           held by the one daemon of a host
+ *   reserve                   some room for when there is none (checkpoint_reserve.c)
  *   <domain uuid>/            one folder per domain
  *     lock                    held for the duration of an operation
  *     <id>.checkpoint.xml     virCheckpointRecord
@@ -35,7 +38,16 @@
  */
 typedef struct virCheckpointStore virCheckpointStore;
 
-/** Opens (and makes) a store root.  Errors name the path. */
+/** A store root that nobody looked at yet: each function below makes it ready, or
+ * fails. */
+virCheckpointStore *
+virCheckpointStoreNew(const gchar *root);
+/** Makes the root if need be and looks at its version, once; a failure is not
+ * remembered: the cause may pass.  Errors name the path; VIR_ERR_CONFIG_UNSUPPORTED: of
+ * another version. */
+gboolean
+virCheckpointStoreReady(virCheckpointStore *store, GError **error);
+/** Both in one. */
 virCheckpointStore *
 virCheckpointStoreOpen(const gchar *root, GError **error);
 void
@@ -45,7 +57,7 @@ const gchar *
 virCheckpointStoreRoot(virCheckpointStore *store);
 
 /** Becomes the only daemon of host @key on this root, until the store is freed.
- * If another is: VIR_ERR_OPERATION_FAILED naming the root and saying that an instance
+ * If another is: VIR_ERR_RESOURCE_BUSY naming the root and saying that an instance
  * runs. */
 gboolean
 virCheckpointStoreLockHost(virCheckpointStore *store, const gchar *key, GError **error);

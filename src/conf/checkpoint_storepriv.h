@@ -11,9 +11,16 @@
 #include "checkpoint_store.h"
 
 #define VIR_CHECKPOINT_STORE_RECORD_SUFFIX ".checkpoint.xml"
-#define VIR_CHECKPOINT_STORE_JOB_SUFFIX ".job.xml"
 #define VIR_CHECKPOINT_STORE_LOCK "lock"
 #define VIR_CHECKPOINT_STORE_JOURNAL "journal"
+#define VIR_CHECKPOINT_STORE_RESERVE "reserve"
+
+/** Makes the reserve of the store @root.  FALSE: there is no room for it. */
+gboolean
+virCheckpointReserveMake(const gchar *root);
+/** Returns: TRUE if there was a reserve: it is worth trying again. */
+gboolean
+virCheckpointReserveGive(const gchar *root);
 
 /** One folder as it was read last.  All functions may be called from any thread. */
 typedef struct virCheckpointStoreFolder virCheckpointStoreFolder;

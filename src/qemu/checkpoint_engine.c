@@ -308,7 +308,7 @@ virCheckpointEngineLockHost(virCheckpointEngine *engine,
     g_autofree gchar *uuid = NULL;
     g_autoptr(xmlDoc) doc = NULL;
 
-    if (engine->hostLocked)
+    if (g_atomic_int_get(&engine->hostLocked))
         return TRUE;
     if (!(capabilities = virConnectGetCapabilities(conn)))
         return virCheckpointDomainSetError(error);
@@ -319,8 +319,47 @@ virCheckpointEngineLockHost(virCheckpointEngine *engine,
     if (!virCheckpointStoreLockHost(engine->store, uuid ? uuid : "host", error))
         return FALSE;
     engine->host = g_steal_pointer(&uuid);
-    engine->hostLocked = TRUE;
+    g_atomic_int_set(&engine->hostLocked, TRUE);
     return TRUE;
+}
+
+gboolean
+virCheckpointEngineTakeStore(virCheckpointEngine *engine,
+                             virConnectPtr conn,
+                             GError **error)
+{
+    gboolean taken;
+
+    if (g_atomic_int_get(&engine->hostLocked))
+        return TRUE;
+    g_mutex_lock(&engine->connectLock);
+    taken = virCheckpointEngineLockHost(engine, conn, error);
+    g_mutex_unlock(&engine->connectLock);
+    if (taken) {
+        g_info("store '%s' can be used now", virCheckpointStoreRoot(engine->store));
+        virCheckpointEngineSettleAll(engine);
+    }
+    return taken;
+}
+
+/* Beside another daemon there is no place; without its store a daemon passes on what it
+ * cannot answer, and tries again with each operation. */
+static gboolean
+virCheckpointEngineMayServe(virCheckpointEngine *engine,
+                            virConnectPtr conn,
+                            GError **error)
+{
+    g_autoptr(GError) failed = NULL;
+
+    if (virCheckpointEngineLockHost(engine, conn, &failed))
+        return TRUE;
+    if (failed->domain == VIR_CHECKPOINT_ERROR &&
+        failed->code != VIR_ERR_RESOURCE_BUSY) {
+        g_warning("no checkpoints can be used: %s", failed->message);
+        return TRUE;
+    }
+    g_propagate_error(error, g_steal_pointer(&failed));
+    return FALSE;
 }
 
 /* Forgets the connection.  connectLock is held, or no other thread is left. */
@@ -381,7 +420,7 @@ virCheckpointEngineOpenConnection(virCheckpointEngine *engine, GError **error)
         virCheckpointEngineDropConnection(engine);
         return FALSE;
     }
-    if (!virCheckpointEngineLockHost(engine, conn, error)) {
+    if (!virCheckpointEngineMayServe(engine, conn, error)) {
         virCheckpointEngineDropConnection(engine);
         return FALSE;
     }
@@ -422,12 +461,9 @@ virCheckpointEngineIgnoreError(void *opaque, virErrorPtr error)
 virCheckpointEngine *
 virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
 {
-    g_autoptr(virCheckpointStore) store = NULL;
     g_autoptr(GError) unreachable = NULL;
     virCheckpointEngine *engine;
 
-    if (!(store = virCheckpointStoreOpen(config->stateDir, error)))
-        return NULL;
     virSetErrorFunc(NULL, virCheckpointEngineIgnoreError);
     engine = g_new0(virCheckpointEngine, 1);
     engine->uri = g_strdup(config->uri);
@@ -435,7 +471,7 @@ virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
     engine->sink = g_atomic_rc_box_new0(virCheckpointEngineSink);
     engine->sink->blockJob = config->blockJob;
     engine->sink->data = config->data;
-    engine->store = g_steal_pointer(&store);
+    engine->store = virCheckpointStoreNew(config->stateDir);
     engine->lifecycleId = -1;
     engine->blockJobId = -1;
     engine->jobId = -1;

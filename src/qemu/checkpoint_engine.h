@@ -146,6 +146,12 @@ virCheckpointEngineSettleHere(virCheckpointEngine *engine,
                               const gchar *uuid,
                               GError **error);
 
+/** TRUE if a job is recorded of the domain, which is off, or if that cannot be told:
+ * which image it starts from is not known before it is settled; and if a QEMU that
+ * libvirt lost still has its images.  Does not block. */
+gboolean
+virCheckpointEngineMustSettle(virCheckpointEngine *engine, const gchar *uuid);
+
 /** FALSE with VIR_ERR_OPERATION_INVALID while a copy of the domain, which is off, needs
  * its disks as they are.  Does not block. */
 gboolean

@@ -51,8 +51,8 @@ struct virCheckpointEngine {
     gint blockJobId;
     gint jobId;
     gint deviceId;
-    gboolean hostLocked; /* virCheckpointStoreLockHost succeeded */
-    gchar *host;         /* libvirt's uuid of this host; set before hostLocked */
+    gint hostLocked; /* atomic: virCheckpointStoreLockHost succeeded */
+    gchar *host;     /* libvirt's uuid of this host; set before hostLocked */
 
     gint interrupted; /* atomic: nobody waits for a block job's end any more */
     GMutex mirrorLock;
@@ -79,6 +79,13 @@ struct virCheckpointEngine {
  */
 gboolean
 virCheckpointEngineWatch(virCheckpointEngine *engine, GError **error);
+
+/** Takes the host's lock if that failed at the start: the store is well again.  An
+ * operation on a store is one of the daemon that holds this. */
+gboolean
+virCheckpointEngineTakeStore(virCheckpointEngine *engine,
+                             virConnectPtr conn,
+                             GError **error);
 
 /**
  * virCheckpointEngineConnect:

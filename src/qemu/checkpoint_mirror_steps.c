@@ -50,6 +50,7 @@ virCheckpointMirrorSave(const virCheckpointMirrorStep *step, GError **error)
     g_mutex_unlock(&mirror->lock);
     if (!virCheckpointStoreSaveJob(step->store, mirror->job, error))
         return FALSE;
+    mirror->recorded = TRUE;
     virCheckpointMirrorPublish(mirror);
     return TRUE;
 }
@@ -115,6 +116,10 @@ virCheckpointMirrorFail(const virCheckpointMirrorStep *step, const GError *why)
         g_info("domain %s, disk '%s': the mirror failed: %s", mirror->uuid,
                mirror->target, why->message);
     virCheckpointMirrorDecide(mirror, VIR_CHECKPOINT_JOB_FAILED, why);
+    /* A store without room, say: nothing was done that would have to be undone. */
+    if (!mirror->recorded && !mirror->recovered &&
+        virCheckpointStoreRemoveJob(step->store, mirror->job->id, NULL))
+        return VIR_CHECKPOINT_MIRROR_OVER;
     if (virCheckpointMirrorMove(step, virCheckpointMirrorWayBack(state), &error))
         return VIR_CHECKPOINT_MIRROR_MOVED;
     g_warning("domain %s, disk '%s': %s", mirror->uuid, mirror->target, error->message);

@@ -43,6 +43,7 @@ typedef struct virCheckpointMirror {
 
     /* only under the domain's slot */
     virCheckpointJobRecord *job;
+    gboolean recorded;   /* this daemon wrote the record */
     int targetFd;        /* the target as it was judged; -1: opened by path if needed */
     gboolean takenUp;    /* the first look at a recovered job was made */
     gboolean begun;      /* the bulk job is known to exist or to have existed */

@@ -88,6 +88,7 @@ virCheckpointOperationBegin(virCheckpointEngine *engine,
         return NULL;
     }
     if (!(operation->conn = virCheckpointEngineConnect(engine, error)) ||
+        !virCheckpointEngineTakeStore(engine, operation->conn, error) ||
         !(operation->store =
               virCheckpointStoreDomainOpen(engine->store, uuid, error)) ||
         !(operation->view = virCheckpointDomainViewNew(operation->conn, uuid, error)))
@@ -185,6 +186,24 @@ virCheckpointEngineTracks(virCheckpointEngine *engine, const gchar *uuid)
         g_build_filename(virCheckpointStoreRoot(engine->store), uuid, NULL);
 
     return g_file_test(folder, G_FILE_TEST_IS_DIR);
+}
+
+gboolean
+virCheckpointEngineMustSettle(virCheckpointEngine *engine, const gchar *uuid)
+{
+    g_autofree gchar *folder =
+        g_build_filename(virCheckpointStoreRoot(engine->store), uuid, NULL);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, &error);
+    const gchar *name = NULL;
+
+    /* By name: a job that cannot be read is one, too. */
+    while (dir && (name = g_dir_read_name(dir))) {
+        if (g_str_has_suffix(name, VIR_CHECKPOINT_STORE_JOB_SUFFIX))
+            return TRUE;
+    }
+    return (!dir && !g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT)) ||
+           !virCheckpointRecoveryNoQemu(uuid, uuid, NULL);
 }
 
 void

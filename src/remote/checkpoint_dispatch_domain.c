@@ -54,6 +54,25 @@ virCheckpointDispatchStartUuid(virCheckpointCall *call, virCheckpointProtoUuid u
     }
 }
 
+/** A store that cannot be written holds no start back by itself: without a job the
+ * images are the domain's own, and what is to be settled is settled later. */
+static gboolean
+virCheckpointDispatchMayStart(virCheckpointCall *call,
+                              const gchar *uuid,
+                              GError **error)
+{
+    g_autoptr(GError) unsettled = NULL;
+
+    if (!virCheckpointEngineSettleHere(call->engine, uuid, &unsettled)) {
+        if (virCheckpointEngineMustSettle(call->engine, uuid)) {
+            g_propagate_error(error, g_steal_pointer(&unsettled));
+            return FALSE;
+        }
+        g_warning("domain %s starts unsettled: %s", uuid, unsettled->message);
+    }
+    return virCheckpointEngineMayStart(call->engine, uuid, error);
+}
+
 void
 virCheckpointDispatchStart(virCheckpointCall *call)
 {
@@ -63,8 +82,7 @@ virCheckpointDispatchStart(virCheckpointCall *call)
 
     if (virCheckpointDispatchStartUuid(call, raw)) {
         virCheckpointWireUuidFormat(raw, uuid);
-        if (!virCheckpointEngineSettleHere(call->engine, uuid, &error) ||
-            !virCheckpointEngineMayStart(call->engine, uuid, &error)) {
+        if (!virCheckpointDispatchMayStart(call, uuid, &error)) {
             virCheckpointCallFailError(call, VIR_CHECKPOINT_FROM_QEMU, error);
             return;
         }
@@ -199,11 +217,12 @@ virCheckpointDispatchUndefine(virCheckpointCall *call)
         virCheckpointCallForward(call);
         return;
     }
-    if (!(entries = virCheckpointEngineList(call->engine, uuid, &error))) {
+    entries = virCheckpointEngineList(call->engine, uuid, &error);
+    if (!entries && virCheckpointEngineTracks(call->engine, uuid)) {
         virCheckpointCallFailError(call, VIR_CHECKPOINT_FROM_QEMU, error);
         return;
     }
-    if (entries->len == 0) {
+    if (!entries || entries->len == 0) {
         virCheckpointCallForward(call);
     } else if (args.flags & VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA) {
         virCheckpointEngineLeave(call->engine, uuid);

@@ -245,7 +245,7 @@ virCheckpointFileLock(const gchar *path, gboolean wait, GError **error)
         }
         if (!virCheckpointFileLockFd(fd, wait)) {
             if (errno == EAGAIN || errno == EACCES)
-                g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY,
                             "'%s' is held by another process", path);
             else
                 virCheckpointFileFail("lock", path, errno, error);

@@ -62,7 +62,7 @@ virCheckpointFileMakeDirs(const gchar *path, gint mode, GError **error);
 /**
  * virCheckpointFileLock:
  * Takes an exclusive fcntl open-file-description lock on @path (created 0600).
- * @wait: block until it is free; else VIR_ERR_OPERATION_FAILED "... is held by another
+ * @wait: block until it is free; else VIR_ERR_RESOURCE_BUSY "... is held by another
  * process".
  *
  * Returns: the descriptor that holds the lock until it is closed, or -1.

@@ -20,19 +20,19 @@ def run(host, seconds, kind=VM, **options):
     print(f'#   {steps} steps, {len(oracle.done)} actions', flush=True)
 
 
-@limit(CI_SECONDS // PARTS + 180)
+@limit(CI_SECONDS // PARTS + 400)
 def test_random_sequences(host):
     """Any mix of writes, checkpoints, copies, snapshots and restarts loses nothing."""
     run(host, CI_SECONDS / PARTS)
 
 
-@limit(CI_SECONDS // PARTS + 180)
+@limit(CI_SECONDS // PARTS + 400)
 def test_random_sequences_with_an_iothread(host):
     """The same done by Linux, with the disks' requests on a thread of their own."""
     run(host, CI_SECONDS / PARTS, Guest, iothread=True)
 
 
-@limit(CI_SECONDS // PARTS + 180)
+@limit(CI_SECONDS // PARTS + 400)
 def test_random_sequences_with_small_clusters(host):
     """The same on images whose clusters are smaller than the bitmaps' granules."""
     run(host, CI_SECONDS / PARTS, create_options=('-o', 'cluster_size=4k'))

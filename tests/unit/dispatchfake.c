@@ -429,6 +429,12 @@ virCheckpointEngineTracks(virCheckpointEngine *engine, const gchar *uuid)
 }
 
 gboolean
+virCheckpointEngineMustSettle(virCheckpointEngine *engine, const gchar *uuid)
+{
+    return TRUE;
+}
+
+gboolean
 virCheckpointEngineGiveUp(virCheckpointEngine *engine,
                           const gchar *uuid,
                           GError **error)

@@ -167,7 +167,7 @@ testFileLock(void)
 
     g_assert_no_error(error);
     g_assert_cmpint(virCheckpointFileLock(path, FALSE, &error), ==, -1);
-    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED);
+    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY);
     g_assert_nonnull(strstr(error->message, "is held by another process"));
     virCheckpointFdCleanup(&fd);
 

@@ -104,7 +104,7 @@ testListenerFiles(testPlace *place, gconstpointer data)
 
     second = virCheckpointListenerNew(place->path, 0640, &error);
     g_assert_null(second);
-    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED);
+    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY);
     g_assert_nonnull(strstr(error->message, "already running"));
     g_clear_error(&error);
 

@@ -11,6 +11,8 @@
 #include "checkpoint_storepriv.h"
 #include "storelib.h"
 
+#include <glib/gstdio.h>
+
 typedef struct testFixture {
     gchar *root;
     virCheckpointStore *store;
@@ -174,7 +176,7 @@ testStoreHost(testFixture *f, gconstpointer opaque)
 
     g_assert_true(virCheckpointStoreLockHost(f->store, "h/../o st", &error));
     g_assert_false(virCheckpointStoreLockHost(second, "h/../o st", &error));
-    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED);
+    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY);
     g_assert_nonnull(strstr(error->message, f->root));
     g_assert_nonnull(strstr(error->message, "another instance runs"));
     g_clear_error(&error);
@@ -183,6 +185,44 @@ testStoreHost(testFixture *f, gconstpointer opaque)
     virCheckpointStoreFree(f->store);
     f->store = virCheckpointStoreOpen(f->root, NULL);
     g_assert_true(virCheckpointStoreLockHost(f->store, "h/../o st", &error));
+}
+
+/* Without room a record can be replaced, and no new one made. */
+static void
+testStoreReserve(testFixture *f, gconstpointer opaque)
+{
+    g_autofree gchar *path = g_build_filename(f->root, "reserve", NULL);
+    GStatBuf sb;
+
+    g_assert_cmpint(g_stat(path, &sb), ==, 0);
+    g_assert_cmpint(sb.st_blocks, >, 0);
+    g_assert_true(virCheckpointReserveGive(f->root));
+    g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
+    g_assert_false(virCheckpointReserveGive(f->root));
+    g_assert_true(virCheckpointReserveMake(f->root));
+    g_assert_true(virCheckpointReserveMake(f->root));
+    g_assert_true(g_file_test(path, G_FILE_TEST_EXISTS));
+}
+
+static void
+testStoreLater(testFixture *f, gconstpointer opaque)
+{
+    g_autofree gchar *marker = g_build_filename(f->root, "virtcheckpoint-store", NULL);
+    g_autoptr(virCheckpointStore) later = virCheckpointStoreNew(f->root);
+    g_autoptr(GPtrArray) uuids = NULL;
+    g_autoptr(GError) error = NULL;
+
+    g_assert_true(g_file_set_contents(marker, "another\n", -1, NULL));
+    g_assert_null(virCheckpointStoreListDomains(later, &error));
+    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED);
+    g_clear_error(&error);
+    g_assert_false(virCheckpointStoreLockHost(later, "host", &error));
+    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED);
+    g_clear_error(&error);
+    g_assert_true(g_file_set_contents(marker, "virtcheckpoint-store 1\n", -1, NULL));
+    uuids = virCheckpointStoreListDomains(later, &error);
+    g_assert_no_error(error);
+    g_assert_nonnull(uuids);
 }
 
 static void
@@ -534,6 +574,8 @@ main(int argc, char **argv)
     TEST("/store/empty-folders-go", testStoreEmpty);
     TEST("/store/one-daemon-a-host", testStoreHost);
     TEST("/store/unknown-version", testStoreVersion);
+    TEST("/store/reserve", testStoreReserve);
+    TEST("/store/well-later", testStoreLater);
     TEST("/store/bad-files", testStoreBadFiles);
     TEST("/store/unreadable-file", testStoreUnreadable);
     TEST("/store/unwritable-records", testStoreTooLarge);
