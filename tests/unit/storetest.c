@@ -196,7 +196,9 @@ testStoreReserve(testFixture *f, gconstpointer opaque)
 
     g_assert_cmpint(g_stat(path, &sb), ==, 0);
     g_assert_cmpint(sb.st_blocks, >, 0);
+    g_test_expect_message("virtcheckpoint", G_LOG_LEVEL_WARNING, "*no room left*");
     g_assert_true(virCheckpointReserveGive(f->root));
+    g_test_assert_expected_messages();
     g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
     g_assert_false(virCheckpointReserveGive(f->root));
     g_assert_true(virCheckpointReserveMake(f->root));

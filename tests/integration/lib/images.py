@@ -8,6 +8,7 @@ look at it when the guest is off, suspended, or when the image is no longer in u
 import json
 import os
 import struct
+import time
 import tempfile
 
 from .domain import CLUSTER, SECTOR, Model, qemu_img
@@ -136,7 +137,17 @@ def _bits(image, table, entries, cluster, granules):
 
 
 def bitmaps(path):
-    """All bitmaps of a qcow2 version 3 file, by name."""
+    """All bitmaps of a qcow2 version 3 file, by name.  Read while somebody writes it the
+    directory may be half a one: then once more, for a while."""
+    for _ in range(100):
+        try:
+            return _bitmaps(path)
+        except (struct.error, UnicodeDecodeError):
+            time.sleep(0.02)
+    return _bitmaps(path)
+
+
+def _bitmaps(path):
     found = {}
     with open(path, 'rb') as image:
         header = image.read(104)

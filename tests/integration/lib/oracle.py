@@ -351,7 +351,9 @@ class Oracle:
 
         def wrong():
             if not self.running():
-                return wrong_off()
+                # What settles in the background writes the images.
+                with store.locked(self.host, self.vm):
+                    return wrong_off()
             found = list(self.vm.stray())
             for target in self.vm.disks:
                 ours = self.vm.bitmaps(target)

@@ -37,8 +37,14 @@ def folder(host, vm):
 
 @contextlib.contextmanager
 def locked(host, vm):
-    """No operation of the daemon on the domain while this lasts."""
-    with open(os.path.join(folder(host, vm), 'lock'), 'r+') as lock:
+    """No operation of the daemon on the domain while this lasts; nothing is known of a
+    domain without a folder."""
+    try:
+        lock = open(os.path.join(folder(host, vm), 'lock'), 'r+')
+    except FileNotFoundError:
+        yield
+        return
+    with lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
         yield
 
