@@ -46,14 +46,16 @@ virCheckpointSegmentNew(const gchar *target)
     segment->target = g_strdup(target);
     segment->bitmaps = g_ptr_array_new_with_free_func(g_free);
     segment->sidecars = g_ptr_array_new_with_free_func(g_free);
+    segment->heirs = g_ptr_array_new_with_free_func(g_free);
     return segment;
 }
 
-static void
-virCheckpointSegmentCopyNames(GPtrArray *to, const GPtrArray *from)
+void
+virCheckpointSegmentSetNames(GPtrArray *to, const GPtrArray *from)
 {
     guint i;
 
+    g_ptr_array_set_size(to, 0);
     for (i = 0; i < from->len; i++)
         g_ptr_array_add(to, g_strdup(g_ptr_array_index(from, i)));
 }
@@ -74,8 +76,9 @@ virCheckpointSegmentCopy(const virCheckpointSegment *segment)
     copy->stamp = g_strdup(segment->stamp);
     copy->replica = g_strdup(segment->replica);
     copy->replicaStamp = g_strdup(segment->replicaStamp);
-    virCheckpointSegmentCopyNames(copy->bitmaps, segment->bitmaps);
-    virCheckpointSegmentCopyNames(copy->sidecars, segment->sidecars);
+    virCheckpointSegmentSetNames(copy->bitmaps, segment->bitmaps);
+    virCheckpointSegmentSetNames(copy->sidecars, segment->sidecars);
+    virCheckpointSegmentSetNames(copy->heirs, segment->heirs);
     return copy;
 }
 
@@ -92,6 +95,7 @@ virCheckpointSegmentFree(virCheckpointSegment *segment)
     g_free(segment->replicaStamp);
     g_clear_pointer(&segment->bitmaps, g_ptr_array_unref);
     g_clear_pointer(&segment->sidecars, g_ptr_array_unref);
+    g_clear_pointer(&segment->heirs, g_ptr_array_unref);
     g_free(segment);
 }
 
@@ -232,6 +236,9 @@ virCheckpointRecordFormatSegment(GString *buf, const virCheckpointSegment *segme
     for (i = 0; i < segment->bitmaps->len; i++)
         virCheckpointXmlAppend(buf, "      <bitmap name='%s'/>\n",
                                (const gchar *)g_ptr_array_index(segment->bitmaps, i));
+    for (i = 0; i < segment->heirs->len; i++)
+        virCheckpointXmlAppend(buf, "      <heir file='%s'/>\n",
+                               (const gchar *)g_ptr_array_index(segment->heirs, i));
     g_string_append(buf, "    </segment>\n");
 }
 
@@ -366,6 +373,20 @@ virCheckpointRecordParseBitmaps(virCheckpointSegment *segment,
     return TRUE;
 }
 
+static void
+virCheckpointRecordParseHeirs(virCheckpointSegment *segment, xmlNode *node)
+{
+    g_autoptr(GPtrArray) nodes = virCheckpointXmlNodes(node, "./heir");
+    guint i;
+
+    for (i = 0; i < nodes->len; i++) {
+        gchar *file = virCheckpointXmlString(g_ptr_array_index(nodes, i), "./@file");
+
+        if (file)
+            g_ptr_array_add(segment->heirs, file);
+    }
+}
+
 static virCheckpointSegment *
 virCheckpointRecordParseSegment(xmlNode *node, GError **error)
 {
@@ -395,6 +416,7 @@ virCheckpointRecordParseSegment(xmlNode *node, GError **error)
     if (!virCheckpointRecordParseSidecars(segment, node, error) ||
         !virCheckpointRecordParseBitmaps(segment, node, error))
         return NULL;
+    virCheckpointRecordParseHeirs(segment, node);
     return g_steal_pointer(&segment);
 }
 

@@ -45,6 +45,9 @@ typedef struct virCheckpointSegment {
         *bitmaps; /* gchar*: bitmap names, each VIR_CHECKPOINT_BITMAP_PREFIX + id */
     GPtrArray
         *sidecars; /* gchar*: file names inside the domain's folder of the store */
+    /* gchar*: files to which libvirt may move the disk, taking along all bits of the
+     * last of @bitmaps: the layers below @born, where its copy job goes */
+    GPtrArray *heirs;
 } virCheckpointSegment;
 
 #define VIR_CHECKPOINT_BITMAP_PREFIX "virtcheckpoint."
@@ -77,6 +80,9 @@ virCheckpointRecordIsShared(const virCheckpointRecord *record);
 /** Gives one reference back. */
 void
 virCheckpointRecordFree(virCheckpointRecord *record);
+/** @to is what @from is (gchar*). */
+void
+virCheckpointSegmentSetNames(GPtrArray *to, const GPtrArray *from);
 /** Returns: (nullable): the segment of disk @target, borrowed. */
 virCheckpointSegment *
 virCheckpointRecordSegment(const virCheckpointRecord *record, const gchar *target);

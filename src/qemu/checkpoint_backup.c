@@ -29,7 +29,7 @@
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
-#include "checkpoint_segmentspriv.h"
+#include "checkpoint_heirs.h"
 #include "checkpoint_xml.h"
 
 /** One call under way. */
@@ -286,6 +286,7 @@ virCheckpointBackupAdoptTxn(virCheckpointBackup *backup, GError **error)
             /* Somebody's snapshot came between. */
             g_free(segment->born);
             segment->born = g_strdup(top->file);
+            virCheckpointHeirsFind(segments, segment->target, top, segment->heirs);
         }
         sources = virCheckpointBackupOwnBitmaps(backup, top);
         virCheckpointTxnAdd(txn, top->name, active, segment->granularity,

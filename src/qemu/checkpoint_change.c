@@ -25,8 +25,8 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
+#include "checkpoint_heirs.h"
 #include "checkpoint_offline.h"
-#include "checkpoint_segmentspriv.h"
 
 virCheckpointTxn *
 virCheckpointSegmentsCreateTxn(virCheckpointSegments *segments,
@@ -103,6 +103,7 @@ virCheckpointChangeNewSegment(virCheckpointSegments *segments,
     }
     segment = virCheckpointSegmentNew(target);
     segment->born = g_strdup(top->file);
+    virCheckpointHeirsFind(segments, target, top, segment->heirs);
     segment->sizeBytes = top->sizeBytes;
     segment->granularity = virCheckpointSegmentsGranularity(top);
     g_ptr_array_add(segment->bitmaps,
@@ -304,6 +305,7 @@ virCheckpointChangeTakeOver(virCheckpointSegment *into,
     if (from->bitmaps->len > 0) {
         g_free(into->born);
         into->born = g_strdup(from->born);
+        virCheckpointSegmentSetNames(into->heirs, from->heirs);
         into->sizeBytes = from->sizeBytes;
         into->granularity = from->granularity;
     }

@@ -44,6 +44,7 @@ virCheckpointDiskFree(virCheckpointDisk *disk)
     g_free(disk->source);
     g_free(disk->type);
     g_free(disk->format);
+    g_free(disk->copyTo);
     g_free(disk);
 }
 
@@ -63,6 +64,12 @@ virCheckpointDomainParseDisk(xmlNode *node)
     disk->readOnly = virCheckpointXmlNode(node, "./readonly") != NULL;
     disk->empty = virCheckpointXmlNode(node, "./source") == NULL;
     disk->mirrored = virCheckpointXmlNode(node, "./mirror") != NULL;
+    disk->copied = virCheckpointXmlNode(node, "./mirror[@job='copy']") != NULL;
+    disk->copyTo =
+        virCheckpointXmlString(node, "string(./mirror[@job='copy']/source/@file)");
+    if (!disk->copyTo)
+        disk->copyTo =
+            virCheckpointXmlString(node, "string(./mirror[@job='copy']/source/@dev)");
     disk->cdromOrFloppy =
         g_strcmp0(device, "cdrom") == 0 || g_strcmp0(device, "floppy") == 0;
     return disk;

@@ -25,6 +25,8 @@ typedef struct virCheckpointDisk {
     gboolean empty;
     gboolean cdromOrFloppy;
     gboolean mirrored; /* a <mirror> is in the XML: libvirt has a block job */
+    gboolean copied;   /* it is a copy's */
+    gchar *copyTo;     /* the file or device to which that goes, or NULL (network) */
 } virCheckpointDisk;
 
 /** Converts libvirt's last error of this thread into @error. Always returns FALSE. */

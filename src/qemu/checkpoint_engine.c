@@ -22,6 +22,7 @@
 
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
+#include "checkpoint_heirs.h"
 #include "checkpoint_leaving.h"
 #include "checkpoint_xml.h"
 
@@ -196,6 +197,8 @@ virCheckpointEngineLifecycle(
     if (event == VIR_DOMAIN_EVENT_STARTED || event == VIR_DOMAIN_EVENT_STOPPED ||
         event == VIR_DOMAIN_EVENT_CRASHED)
         virCheckpointEngineUnsettle(engine, uuid);
+    if (event == VIR_DOMAIN_EVENT_STOPPED || event == VIR_DOMAIN_EVENT_CRASHED)
+        virCheckpointHeirsWasOff(uuid);
     virCheckpointMirrorDomainEvent(engine, uuid, event, detail);
     if (event == VIR_DOMAIN_EVENT_RESUMED)
         virCheckpointEngineResumed(engine, uuid);
@@ -214,6 +217,14 @@ virCheckpointEngineLifecycle(
     return 0;
 }
 
+static void
+virCheckpointEngineHoldTask(virCheckpointEngine *engine, gpointer data)
+{
+    gchar **parts = data;
+
+    virCheckpointHeirsHold(parts[0], parts[1]);
+}
+
 /*
  * A job of somebody else's changes the layers: at READY (before the pivot) and at its
  * end the parts that it froze or moved are looked at.
@@ -228,12 +239,17 @@ virCheckpointEngineBlockJob(virConnectPtr conn,
 {
     virCheckpointEngine *engine = opaque;
     char uuid[VIR_UUID_STRING_BUFLEN];
+    gchar *both[] = {uuid, (gchar *)disk, NULL};
 
     if (virDomainGetUUIDString(domain, uuid) < 0)
         return;
     virCheckpointMirrorBlockJobEvent(engine, uuid, disk, type, status);
     if (virCheckpointEngineHasMirror(engine, uuid, disk))
         return;
+    virCheckpointHeirsJobEvent(uuid, disk, type);
+    if (type == VIR_DOMAIN_BLOCK_JOB_TYPE_COPY && status == VIR_DOMAIN_BLOCK_JOB_READY)
+        virCheckpointEngineSpawn(engine, virCheckpointEngineHoldTask, g_strdupv(both),
+                                 (GDestroyNotify)g_strfreev);
     virCheckpointEngineUnsettle(engine, uuid);
     virCheckpointEngineSpawn(engine, virCheckpointEngineSettleTask, g_strdup(uuid),
                              g_free);
@@ -426,6 +442,7 @@ virCheckpointEngineOpenConnection(virCheckpointEngine *engine, GError **error)
     }
     virCheckpointBackupEventsMissed(engine);
     virCheckpointMirrorEventsMissed(engine);
+    virCheckpointHeirsEventsMissed();
     g_mutex_lock(&engine->lock);
     g_hash_table_remove_all(engine->settled);
     g_mutex_unlock(&engine->lock);

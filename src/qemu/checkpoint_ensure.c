@@ -21,12 +21,14 @@
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
 #include "checkpoint_heal.h"
+#include "checkpoint_heirs.h"
 #include "checkpoint_offline.h"
-#include "checkpoint_segmentspriv.h"
 
 /** How long a foreign job may take to end once it has begun to move a disk. */
 #define CONFIRM_MS 10000
 #define CONFIRM_STEP_MS 50
+/** The same once it has moved it: QEMU still has the old image open. */
+#define CLOSING_MS 2000
 
 void
 virCheckpointSegmentsWarnLost(virCheckpointSegments *segments,
@@ -169,12 +171,14 @@ virCheckpointEnsureRestart(virCheckpointSegments *segments,
             return FALSE;
     }
     g_ptr_array_set_size(segment->bitmaps, 0);
+    g_ptr_array_set_size(segment->heirs, 0);
     if (virCheckpointSegmentsCanTrack(segments, top)) {
         if (!(name = virCheckpointSegmentsNewName(segments, error)))
             return FALSE;
         g_ptr_array_add(segment->bitmaps, g_strdup(name));
         g_free(segment->born);
         segment->born = g_strdup(top->file);
+        virCheckpointHeirsFind(segments, segment->target, top, segment->heirs);
         segment->sizeBytes = top->sizeBytes;
         segment->granularity = virCheckpointSegmentsGranularity(top);
     }
@@ -193,27 +197,48 @@ virCheckpointEnsureRestart(virCheckpointSegments *segments,
            virCheckpointFaultPoint("ensure/restarted", error);
 }
 
+/* Waits, not for long, until libvirt has no job on disk @target. */
+static void
+virCheckpointEnsureAwaitClosed(const virCheckpointSegments *segments,
+                               const gchar *target)
+{
+    virDomainBlockJobInfo info;
+    guint waitedMs;
+
+    for (waitedMs = 0; waitedMs < CLOSING_MS; waitedMs += CONFIRM_STEP_MS) {
+        if (!segments->view->running || !segments->view->domain ||
+            virDomainGetBlockJobInfo(segments->view->domain, target, &info, 0) != 1)
+            return;
+        g_usleep(CONFIRM_STEP_MS * 1000);
+    }
+}
+
 /*
  * The file in which the bitmap of @segment was made has left the chain.  Libvirt took
  * its bits along, but for one case: a shallow copy of an overlay onto an image that
  * holds what is below already.  So what the old file has is taken as well: too much at
- * worst.  FALSE, without an error that matters: nobody can tell.
+ * worst.  When it has nothing, or is gone, *@whole is FALSE unless it is known how the
+ * disk got where it is.  FALSE, without an error that matters: nobody can tell.
  */
 static gboolean
 virCheckpointEnsureSalvage(virCheckpointSegments *segments,
                            virCheckpointSegment *segment,
+                           const virCheckpointNode *top,
+                           gboolean *whole,
                            GError **error)
 {
     const gchar *active = virCheckpointSegmentActive(segment);
     g_autofree gchar *file = virCheckpointParkFileName(segments, active, error);
+    g_autofree gchar *held = virCheckpointHeirsHeld(segments, segment->target);
     gboolean saved;
 
-    if (!file ||
-        !virCheckpointSidecarSalvage(segments->store, segments->view->monitor,
-                                     segment->born, active, file, &saved, error))
+    if (!file || !virCheckpointSidecarSalvage(segments->store, segments->view->monitor,
+                                              held ? held : segment->born, active, file,
+                                              &saved, error))
         return FALSE;
     if (saved)
         g_ptr_array_add(segment->sidecars, g_steal_pointer(&file));
+    *whole = saved || virCheckpointHeirsExplain(segments, segment, top);
     return virCheckpointFaultPoint("ensure/salvaged", error);
 }
 
@@ -230,6 +255,7 @@ virCheckpointEnsureDisk(virCheckpointSegments *segments,
     const virCheckpointNode *lowest = NULL;
     g_autoptr(GPtrArray) layers = NULL;
     g_autoptr(GError) failed = NULL;
+    gboolean whole;
 
     if (!top)
         return TRUE;
@@ -239,17 +265,27 @@ virCheckpointEnsureDisk(virCheckpointSegments *segments,
         *restarted = TRUE;
         return virCheckpointEnsureRestart(segments, record, segment, top, error);
     }
-    if (virCheckpointGraphLayer(segments->graph, top, segment->born))
+    if (virCheckpointGraphLayer(segments->graph, top, segment->born)) {
+        virCheckpointHeirsLooked(segments, segment);
         return TRUE;
+    }
     record = virCheckpointSegmentsEdit(segments, record);
     segment = virCheckpointRecordSegment(record, segment->target);
-    if (!virCheckpointEnsureSalvage(segments, segment, &failed)) {
+    virCheckpointEnsureAwaitClosed(segments, segment->target);
+    if (!virCheckpointEnsureSalvage(segments, segment, top, &whole, &failed)) {
         if (!segments->view->running) {
             g_propagate_error(error, g_steal_pointer(&failed));
             return FALSE;
         }
         g_info("domain %s, disk %s: '%s': %s", segments->view->name, segment->target,
                segment->born, failed->message);
+        *restarted = TRUE;
+        return virCheckpointEnsureRestart(segments, record, segment, top, error);
+    }
+    if (!whole) {
+        g_info("domain %s, disk %s: nobody saw how it moved away from '%s', which has "
+               "no bits any more",
+               segments->view->name, segment->target, segment->born);
         *restarted = TRUE;
         return virCheckpointEnsureRestart(segments, record, segment, top, error);
     }
@@ -260,6 +296,8 @@ virCheckpointEnsureDisk(virCheckpointSegments *segments,
     lowest = g_ptr_array_index(layers, layers->len - 1);
     g_free(segment->born);
     segment->born = g_strdup(lowest->file);
+    virCheckpointHeirsFind(segments, segment->target, lowest, segment->heirs);
+    virCheckpointHeirsLooked(segments, segment);
     return virCheckpointStoreSave(segments->store, record, error);
 }
 

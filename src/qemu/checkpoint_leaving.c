@@ -27,10 +27,10 @@
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
 #include "checkpoint_file.h"
+#include "checkpoint_heirs.h"
 #include "checkpoint_leave.h"
 #include "checkpoint_leaving.h"
 #include "checkpoint_offline.h"
-#include "checkpoint_segmentspriv.h"
 #include "checkpoint_xml.h"
 
 #define MARK VIR_CHECKPOINT_STORE_LEAVING
@@ -122,6 +122,8 @@ virCheckpointLeavingSettle(virCheckpointEngine *engine,
     if (!view->running || !(records = virCheckpointStoreList(store, NULL)) ||
         records->len == 0)
         return;
+    if (virCheckpointEngineIsElsewhere(engine, view->uuid))
+        virCheckpointHeirsArrived(view->uuid);
     if (engine->host)
         virCheckpointLeavingWrite(engine, store, HOST, engine->host);
     if (!virCheckpointLeavingIsMarked(engine, view->uuid))

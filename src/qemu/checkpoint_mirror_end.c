@@ -265,6 +265,7 @@ virCheckpointMirrorRebase(const virCheckpointMirrorStep *step, GError **error)
             continue;
         g_free(segment->born);
         segment->born = g_strdup(to);
+        g_ptr_array_set_size(segment->heirs, 0);
         if (!virCheckpointStoreSave(step->store, record, error))
             return FALSE;
     }

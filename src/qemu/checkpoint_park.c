@@ -32,6 +32,7 @@
 #include "checkpoint_fault.h"
 #include "checkpoint_file.h"
 #include "checkpoint_heal.h"
+#include "checkpoint_heirs.h"
 #include "checkpoint_segmentspriv.h"
 
 /* TRUE if one of @parts (or NULL) is to become @file. */
@@ -380,6 +381,9 @@ virCheckpointParkApply(virCheckpointSegments *segments,
     if (item->born) {
         g_free(segment->born);
         segment->born = g_strdup(item->born);
+        virCheckpointHeirsFind(segments, segment->target,
+                               virCheckpointSegmentsFindTop(segments, segment->target),
+                               segment->heirs);
     }
     if (!item->frozen)
         return;
@@ -389,6 +393,8 @@ virCheckpointParkApply(virCheckpointSegments *segments,
     }
     if (g_ptr_array_find_with_equal_func(segment->bitmaps, item->name, g_str_equal, &i))
         g_ptr_array_remove_index(segment->bitmaps, i);
+    if (segment->bitmaps->len == 0)
+        g_ptr_array_set_size(segment->heirs, 0);
 }
 
 /* Each record of @items names the sidecars and no longer the bitmaps, in one write. */

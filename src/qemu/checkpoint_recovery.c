@@ -24,10 +24,10 @@
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
+#include "checkpoint_heirs.h"
 #include "checkpoint_offline.h"
 #include "checkpoint_quiesce.h"
 #include "checkpoint_recoverytable.h"
-#include "checkpoint_segmentspriv.h"
 
 static gboolean
 virCheckpointRecoveryRun(virCheckpointMonitor *monitor,
@@ -302,6 +302,8 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
     /* What cannot be parked is no reason to refuse the domain: it is tried again. */
     virCheckpointSegmentsPark(segments, NULL, NULL);
     virCheckpointSegmentsParkOff(segments);
+    if (!virCheckpointHeirsNote(segments, error))
+        return FALSE;
     if (deleting->len > 0 || virCheckpointSegmentsWaitsForSweep(segments))
         virCheckpointSegmentsSweepOff(segments, deleting);
     return jobs || virCheckpointStoreCollect(store, error);

@@ -89,7 +89,7 @@ static const virCheckpointDispatchEntry virCheckpointDispatchTable[] = {
     {VIR_CHECKPOINT_PROC_BLOCK_JOB_INFO, VIR_CHECKPOINT_POOL_QUERY, FALSE,
      virCheckpointDispatchJobWanted, virCheckpointDispatchJobInfo},
     {VIR_CHECKPOINT_PROC_BLOCK_JOB_ABORT, VIR_CHECKPOINT_POOL_JOB, TRUE,
-     virCheckpointDispatchJobWanted, virCheckpointDispatchJobAbort},
+     virCheckpointDispatchAbortWanted, virCheckpointDispatchJobAbort},
     {VIR_CHECKPOINT_PROC_BLOCK_JOB_SET_SPEED, VIR_CHECKPOINT_POOL_JOB, TRUE,
      virCheckpointDispatchJobWanted, virCheckpointDispatchJobSetSpeed},
     VIR_CHECKPOINT_DOMAIN(DOMAIN_CREATE, Start),

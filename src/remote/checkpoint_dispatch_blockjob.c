@@ -8,6 +8,9 @@
  * unless a mirror of ours has the disk.  The parameters that libvirt knows are checked
  * by libvirt: the question that establishes the right to copy carries them.
  *
+ * A pivot of libvirt's own copy or commit is held until the domain was looked at: then
+ * it is known where the disk goes, should its old image be deleted at once.
+ *
  * Calls about jobs are taken when a mirror of ours has the disk at the moment they
  * arrive.  When the mirror ends while they wait, the engine says so and they are passed
  * on: libvirt then has its usual answer for a disk without a job.
@@ -249,6 +252,19 @@ virCheckpointDispatchJobWanted(virCheckpointDispatch *dispatch,
     return virCheckpointEngineHasMirror(dispatch->engine, uuid, args.text);
 }
 
+gboolean
+virCheckpointDispatchAbortWanted(virCheckpointDispatch *dispatch,
+                                 const virCheckpointFrame *frame)
+{
+    g_auto(virCheckpointProtoDomainTextFlags) args = {0};
+
+    if (!virCheckpointCallDecode(virCheckpointProtoDomainTextFlags, frame, &args))
+        return FALSE;
+    return virCheckpointDispatchJobWanted(dispatch, frame) ||
+           ((args.flags & VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT) &&
+            virCheckpointDispatchMoveWanted(dispatch, frame));
+}
+
 /** bytes/s, or MiB/s rounded up: libvirt's unit without the flag. */
 static guint64
 virCheckpointDispatchBandwidth(guint64 bytes, guint flags)
@@ -354,13 +370,19 @@ virCheckpointDispatchJobAbort(virCheckpointCall *call)
         virCheckpointCallForward(call);
         return;
     }
+    virCheckpointWireUuidFormat(args.dom.uuid, uuid);
+    if (!virCheckpointEngineHasMirror(call->engine, uuid, args.text)) {
+        if (args.flags & VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+            virCheckpointEngineBeforeJob(call->engine, uuid);
+        virCheckpointCallForward(call);
+        return;
+    }
     ask = args;
     ask.text = (gchar *)VIR_CHECKPOINT_RIGHTS_NO_DISK;
     if (!virCheckpointRightsAsk(virCheckpointProtoDomainTextFlags, call,
                                 call->frame->procedure, &ask, virCheckpointRightsDisk))
         return;
     virCheckpointDispatchLearn(call, args.dom.uuid);
-    virCheckpointWireUuidFormat(args.dom.uuid, uuid);
     switch (virCheckpointEngineMirrorAbort(call->engine, uuid, args.text, args.flags,
                                            &error)) {
     case VIR_CHECKPOINT_MIRROR_NONE:

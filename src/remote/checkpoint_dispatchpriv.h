@@ -221,6 +221,9 @@ gboolean
 virCheckpointDispatchJobWanted(virCheckpointDispatch *dispatch,
                                const virCheckpointFrame *frame);
 gboolean
+virCheckpointDispatchAbortWanted(virCheckpointDispatch *dispatch,
+                                 const virCheckpointFrame *frame);
+gboolean
 virCheckpointDispatchListWanted(virCheckpointDispatch *dispatch,
                                 const virCheckpointFrame *frame);
 /** Calls that move a disk to other files: whether the domain is one of ours. */

@@ -43,6 +43,8 @@ testRecord(const gchar *domain)
     g_ptr_array_add(segment->sidecars, g_strdup("x.0.qcow2"));
     g_ptr_array_add(segment->sidecars, g_strdup("x.1.qcow2"));
     g_ptr_array_add(segment->bitmaps, g_strdup(TEST_BITMAP));
+    g_ptr_array_add(segment->heirs, g_strdup("/img/<below>'s.qcow2"));
+    g_ptr_array_add(segment->heirs, g_strdup("network"));
     g_ptr_array_add(record->segments, segment);
     g_ptr_array_add(record->segments, virCheckpointSegmentNew("vdb"));
     return record;
