@@ -400,8 +400,11 @@ virCheckpointGuardDomain(virCheckpointCall *call)
 {
     g_auto(virCheckpointProtoDomainArgs) args = {0};
     g_auto(virCheckpointProtoDomainArgs) now = {0};
+    gchar uuid[VIR_CHECKPOINT_UUID_TEXT];
 
-    if (!virCheckpointCallDecode(virCheckpointProtoDomainArgs, call->frame, &args) ||
+    if (virCheckpointCallDecode(virCheckpointProtoDomainArgs, call->frame, &args))
+        virCheckpointWireUuidFormat(args.dom.uuid, uuid);
+    if (!args.dom.name || !virCheckpointEngineHasMirror(call->engine, uuid, NULL) ||
         !virCheckpointCallDomain(call, args.dom.uuid, &now))
         virCheckpointCallForward(call);
     else

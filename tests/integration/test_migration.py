@@ -18,6 +18,7 @@ INCONSISTENT = libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT
 INVALID = libvirt.VIR_ERR_OPERATION_INVALID
 P2P = libvirt.VIR_MIGRATE_PEER2PEER
 DISKS_TOO = libvirt.VIR_MIGRATE_NON_SHARED_DISK
+INCREMENT = libvirt.VIR_MIGRATE_NON_SHARED_INC
 MIGRATE = (libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PERSIST_DEST |
            libvirt.VIR_MIGRATE_UNSAFE)
 
@@ -36,13 +37,14 @@ class Journey:
     here: where it runs now; there: the other one; ours: by clients of ours.
     """
 
-    def __init__(self, host, share=True, apart=False, ours=True):
-        self.here, self.there = host, OtherHost(host, share, apart)
+    def __init__(self, host, share=True, apart=False, ours=True, there=None, name='vm'):
+        self.here, self.there = host, there or OtherHost(host, share, apart)
         self.ours, self.apart = ours, apart
         self.work, self.images = host.work, host.images
         for each in (self.here, self.there):
-            each.start_daemon()
-        self.vm = VM(host, disks=dict(DISKS))
+            if not each.daemon_running():
+                each.start_daemon()
+        self.vm = VM(host, name, dict(DISKS))
         self.at = {}
         self.trips = 0
         self.connect()
@@ -68,9 +70,9 @@ class Journey:
     def go(self, flags=0, connect=True):
         """Migrates; the guest writes on afterwards, where it is then."""
         self.trips += 1
-        place = os.path.join(self.work, f'{self.trips}.sock')
+        place = os.path.join(self.work, f'{self.vm.name}-{self.trips}.sock')
         params = {libvirt.VIR_MIGRATE_PARAM_URI: 'unix:' + place}
-        if flags & DISKS_TOO:
+        if flags & (DISKS_TOO | INCREMENT):
             params[libvirt.VIR_MIGRATE_PARAM_DISKS_URI] = 'unix:' + place + '.nbd'
         dom = self.here.connect(ours=self.ours).lookupByName(self.vm.name)
         if flags & P2P:
