@@ -30,9 +30,9 @@ static const gchar *const virCheckpointRecoveryJobs[] = {
         "nobody was answered: failed; what was made is removed",
     [VIR_CHECKPOINT_JOB_OVERLAYING] =
         "nobody was answered: failed; if the disk is on the overlay, that is committed",
-    [VIR_CHECKPOINT_JOB_BULK] = "a bulk job that runs goes on, that of a guest that is "
-                                "off begins again; else it "
-                                "failed, and is committed",
+    [VIR_CHECKPOINT_JOB_BULK] =
+        ("a bulk job that runs goes on, that of a guest that is "
+         "off begins again; else it failed, and is committed"),
     [VIR_CHECKPOINT_JOB_NATIVE] =
         "a mirror of QEMU's own goes on, or has ended; without one it failed",
     [VIR_CHECKPOINT_JOB_MIRRORING] =
