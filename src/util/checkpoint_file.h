@@ -21,9 +21,8 @@ virCheckpointFdSteal(int *fd);
  * virCheckpointFileWrite:
  * @path: absolute; @text: contents; the file gets mode 0600
  *
- * Durable and atomic: when TRUE is returned the old or the new contents survive a
- * power cut, and it is the new.  Source: g_file_set_contents_full, CONSISTENT |
- * DURABLE, and a sync of the directory.
+ * Durable and atomic: a power cut leaves the old or the new contents, and the new ones
+ * once TRUE was returned: a new file is synced, renamed, and the directory synced.
  */
 gboolean
 virCheckpointFileWrite(const gchar *path, const gchar *text, GError **error);
