@@ -114,8 +114,8 @@ virCheckpointSidecarAttach(virCheckpointMonitor *monitor,
     g_autoptr(virCheckpointSidecarNode) sidecar = g_new0(virCheckpointSidecarNode, 1);
     g_autofree gchar *fileNode = NULL;
     g_autofree gchar *name = NULL;
-    g_autoptr(virCheckpointJson) reply = NULL;
     virCheckpointJson *file;
+    virCheckpointJson *node;
 
     sidecar->monitor = monitor;
     /* QEMU takes 31 bytes at most. */
@@ -126,12 +126,14 @@ virCheckpointSidecarAttach(virCheckpointMonitor *monitor,
         return NULL;
     file = virCheckpointJsonBuild("s:node-name", fileNode, "s:driver", "file",
                                   "s:filename", name, "b:read-only", readOnly, NULL);
-    if (!(reply = virCheckpointMonitorRun(
-              monitor, "blockdev-add",
-              virCheckpointJsonBuild("s:node-name", sidecar->node, "s:driver", "qcow2",
-                                     "a:file", file, "b:read-only", readOnly,
-                                     "a:backing", virCheckpointJsonNewNull(), NULL),
-              error)))
+    node = virCheckpointJsonBuild("s:node-name", sidecar->node, "s:driver", "qcow2",
+                                  "a:file", file, "b:read-only", readOnly, "a:backing",
+                                  virCheckpointJsonNewNull(), NULL);
+    /* What is written counts once we have synced the file ourselves. */
+    if (!readOnly)
+        virCheckpointJsonAdd(node, "cache",
+                             virCheckpointJsonBuild("b:no-flush", TRUE, NULL));
+    if (!virCheckpointMonitorDo(monitor, "blockdev-add", node, error))
         return NULL;
     sidecar->hasNode = TRUE;
     return g_steal_pointer(&sidecar);
