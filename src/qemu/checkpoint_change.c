@@ -312,12 +312,13 @@ virCheckpointChangeTakeOver(virCheckpointSegment *into,
 }
 
 /* Hands each segment of @record to the previous one of its disk, or releases its
- * bitmaps. */
+ * bitmaps.  Mostly all previous ones are in one record: it is written once. */
 static gboolean
 virCheckpointChangeHandOver(virCheckpointSegments *segments,
                             const virCheckpointRecord *record,
                             GError **error)
 {
+    g_autoptr(GPtrArray) heirs = g_ptr_array_new();
     guint i;
     guint j;
 
@@ -330,9 +331,8 @@ virCheckpointChangeHandOver(virCheckpointSegments *segments,
             previous = virCheckpointSegmentsEdit(segments, previous);
             virCheckpointChangeTakeOver(
                 virCheckpointRecordSegment(previous, segment->target), segment);
-            if (!virCheckpointStoreSave(segments->store, previous, error) ||
-                !virCheckpointFaultPoint("delete/handed-over", error))
-                return FALSE;
+            if (!g_ptr_array_find(heirs, previous, NULL))
+                g_ptr_array_add(heirs, previous);
             continue;
         }
         for (j = 0; j < segment->bitmaps->len; j++) {
@@ -340,6 +340,12 @@ virCheckpointChangeHandOver(virCheckpointSegments *segments,
                     segments, g_ptr_array_index(segment->bitmaps, j), error))
                 return FALSE;
         }
+    }
+    for (i = 0; i < heirs->len; i++) {
+        if (!virCheckpointStoreSave(segments->store, g_ptr_array_index(heirs, i),
+                                    error) ||
+            !virCheckpointFaultPoint("delete/handed-over", error))
+            return FALSE;
     }
     return virCheckpointFaultPoint("delete/released", error);
 }
