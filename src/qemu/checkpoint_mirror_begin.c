@@ -44,7 +44,7 @@ virCheckpointMirrorMakeCheckpoint(const virCheckpointMirrorStep *step, GError **
 
     if (!job->checkpoint)
         return TRUE;
-    if (!(segments = virCheckpointSegmentsNew(step->store, step->view, error)))
+    if (!(segments = virCheckpointSegmentsNewBrief(step->store, step->view, error)))
         return FALSE;
     disks = virCheckpointMirrorDisks(step->view);
     def = virCheckpointMirrorCheckpointDef(job->checkpoint, job->target, disks);
@@ -127,11 +127,12 @@ virCheckpointMirrorPrepareOverlay(const virCheckpointMirrorStep *step, GError **
 /* Parks S's part of the active segment; if that fails it stays listed and is tried
  * again: the job goes on. */
 static void
-virCheckpointMirrorParkSource(const virCheckpointMirrorStep *step)
+virCheckpointMirrorParkSource(const virCheckpointMirrorStep *step,
+                              virCheckpointMirrorWhere *where)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(virCheckpointSegments) segments =
-        virCheckpointSegmentsNew(step->store, step->view, &error);
+        virCheckpointSegmentsNewSeen(step->store, step->view, &where->graph, &error);
 
     if (!segments || !virCheckpointSegmentsPark(segments, step->mirror->target, &error))
         g_warning("domain '%s', disk '%s': bits below the overlay are not parked: %s",
@@ -167,7 +168,7 @@ virCheckpointMirrorOverlay(const virCheckpointMirrorStep *step, GError **error)
                     where.top->file);
         return FALSE;
     }
-    virCheckpointMirrorParkSource(step);
+    virCheckpointMirrorParkSource(step, &where);
     return virCheckpointFaultPoint("mirror/source-parked", error) &&
            virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_BULK, error);
 }
@@ -244,24 +245,27 @@ virCheckpointMirrorSince(const virCheckpointMirrorStep *step,
     return FALSE;
 }
 
-/* Makes the work bitmap. */
 gboolean
 virCheckpointMirrorMakeWork(const virCheckpointMirrorStep *step,
+                            virCheckpointGraph **seen,
                             const gchar *node,
                             const gchar *name,
                             GError **error)
 {
     virCheckpointMirror *mirror = step->mirror;
     g_autoptr(virCheckpointSegments) segments =
-        virCheckpointSegmentsNew(step->store, step->view, error);
+        seen ? virCheckpointSegmentsNewSeen(step->store, step->view, seen, error)
+             : virCheckpointSegmentsNewBrief(step->store, step->view, error);
+    g_autoptr(virCheckpointGraph) graph = NULL;
     const virCheckpointBitmapInfo *work = NULL;
     const virCheckpointNode *found;
 
+    mirror->swept = FALSE;
     if (!segments || !virCheckpointMirrorSince(step, segments, node, name, error) ||
         !virCheckpointFaultPoint("mirror/work-made", error) ||
-        !virCheckpointSegmentsRefresh(segments, error))
+        !(graph = virCheckpointGraphQueryNodes(step->view->monitor, error)))
         return FALSE;
-    found = virCheckpointGraphNode(segments->graph, node);
+    found = virCheckpointGraphNode(graph, node);
     if (found)
         work = virCheckpointNodeBitmap(found, name);
     if (!work) {
@@ -314,6 +318,7 @@ virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error
     virCheckpointJobRecord *job = mirror->job;
     g_autofree gchar *bitmap = virCheckpointMirrorBitmapName(mirror);
     g_auto(virCheckpointMirrorWhere) where = {0};
+    g_autofree gchar *source = NULL;
 
     if (!virCheckpointMirrorLook(step, &where, error))
         return FALSE;
@@ -322,20 +327,22 @@ virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error
                     "disk '%s' left its overlay", mirror->target);
         return FALSE;
     }
+    mirror->swept = FALSE;
+    source = g_strdup(where.source->name);
     if (job->full)
         job->workBytes = job->sizeBytes;
     else if (job->native ? !virCheckpointMirrorNativeWork(step, &where, error)
-                         : !virCheckpointMirrorMakeWork(step, where.source->name,
+                         : !virCheckpointMirrorMakeWork(step, &where.graph, source,
                                                         bitmap, error))
         return FALSE;
     if (!virCheckpointMirrorSave(step, error) ||
         !virCheckpointMirrorAttachOrNot(step, error))
         return FALSE;
     if (job->aside)
-        return virCheckpointMirrorAsideKeep(step, where.source->name, error) &&
+        return virCheckpointMirrorAsideKeep(step, source, error) &&
                virCheckpointMirrorAsideBegin(step, error);
     if (!virCheckpointFaultPoint("mirror/before-bulk", error) ||
-        !virCheckpointMirrorStartJob(step, where.source->name, error))
+        !virCheckpointMirrorStartJob(step, source, error))
         return FALSE;
     mirror->begun = TRUE;
     virCheckpointMirrorSetBulkBytes(mirror, job->workBytes);
@@ -388,7 +395,7 @@ virCheckpointMirrorBulkBeginOff(const virCheckpointMirrorStep *step, GError **er
     disk = virCheckpointDomainFindDisk(step->view->disks, mirror->target);
     node = g_strdup(disk ? disk->alias : NULL);
     job->workBytes = job->sizeBytes;
-    if (!job->full && !virCheckpointMirrorMakeWork(step, node, bitmap, error))
+    if (!job->full && !virCheckpointMirrorMakeWork(step, NULL, node, bitmap, error))
         return FALSE;
     if (!virCheckpointMirrorOffKeep(step, node, error))
         return FALSE;

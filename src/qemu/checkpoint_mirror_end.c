@@ -152,7 +152,9 @@ virCheckpointMirrorCommit(const virCheckpointMirrorStep *step, GError **error)
 
     if (!virCheckpointMirrorRunning(step))
         return virCheckpointMirrorCommitOffline(step, error);
-    if (!virCheckpointMirrorSweep(step, &busy, error))
+    /* Each turn of the commit comes through here. */
+    busy = FALSE;
+    if (!mirror->swept && !virCheckpointMirrorSweep(step, &busy, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     if (busy)
         return VIR_CHECKPOINT_MIRROR_WAIT;
@@ -219,7 +221,7 @@ virCheckpointMirrorTakeCheckpointBack(const virCheckpointMirrorStep *step,
 
     if (!mirror->job->checkpoint || !step->view)
         return TRUE;
-    segments = virCheckpointSegmentsNew(step->store, step->view, error);
+    segments = virCheckpointSegmentsNewBrief(step->store, step->view, error);
     if (!segments)
         return FALSE;
     record = virCheckpointMirrorFindCheckpoint(step, segments->records);

@@ -134,6 +134,7 @@ virCheckpointMirrorAttach(const virCheckpointMirrorStep *step,
     virCheckpointJson *top;
     guint64 set = 0;
 
+    mirror->swept = FALSE;
     *refused = TRUE;
     if (!inherited &&
         !virCheckpointMonitorAddFd(monitor, mirror->targetFd, &set, error))
@@ -201,7 +202,7 @@ virCheckpointMirrorDetach(const virCheckpointMirrorStep *step, GError **error)
         virCheckpointMirrorTargetReopen(mirror->targetFd, mirror->destPath, error);
     g_autoptr(virCheckpointGraph) graph = NULL;
 
-    if (fd < 0 || !(graph = virCheckpointGraphQuery(step->view->monitor, error)) ||
+    if (fd < 0 || !(graph = virCheckpointGraphQueryNodes(step->view->monitor, error)) ||
         !virCheckpointMirrorDeleteTarget(step, graph, error) ||
         !virCheckpointFaultPoint("mirror/target-sync", error))
         return FALSE;
@@ -235,7 +236,7 @@ gboolean
 virCheckpointMirrorDeleteWork(const virCheckpointMirrorStep *step, GError **error)
 {
     g_autoptr(virCheckpointGraph) graph =
-        virCheckpointGraphQuery(step->view->monitor, error);
+        virCheckpointGraphQueryNodes(step->view->monitor, error);
 
     return graph && virCheckpointMirrorDeleteBitmap(step, graph, error);
 }
@@ -278,14 +279,17 @@ virCheckpointMirrorSweep(const virCheckpointMirrorStep *step,
     if (*busy)
         return TRUE;
     if (!virCheckpointFaultPoint("mirror/job-dismissed", error) ||
-        !(graph = virCheckpointGraphQuery(step->view->monitor, error)) ||
+        !(graph = virCheckpointGraphQueryNodes(step->view->monitor, error)) ||
         !virCheckpointMirrorDeleteTarget(step, graph, error) ||
         !virCheckpointMirrorDeleteBitmap(step, graph, error))
         return FALSE;
     if (step->mirror->targetFd >= 0)
         close(step->mirror->targetFd);
     step->mirror->targetFd = -1;
-    return virCheckpointFaultPoint("mirror/swept", error);
+    if (!virCheckpointFaultPoint("mirror/swept", error))
+        return FALSE;
+    step->mirror->swept = TRUE;
+    return TRUE;
 }
 
 static const gchar *
@@ -330,12 +334,14 @@ virCheckpointMirrorWhereClear(virCheckpointMirrorWhere *where)
     g_clear_pointer(&where->known, g_free);
 }
 
-gboolean
-virCheckpointMirrorLook(const virCheckpointMirrorStep *step,
-                        virCheckpointMirrorWhere *where,
-                        GError **error)
+static gboolean
+virCheckpointMirrorLookBy(const virCheckpointMirrorStep *step,
+                          virCheckpointMirrorWhere *where,
+                          gboolean all,
+                          GError **error)
 {
     const virCheckpointMirror *mirror = step->mirror;
+    virCheckpointMonitor *monitor;
     const virCheckpointDisk *disk;
 
     virCheckpointMirrorWhereClear(where);
@@ -349,7 +355,10 @@ virCheckpointMirrorLook(const virCheckpointMirrorStep *step,
                     step->view->name);
         return FALSE;
     }
-    if (!(where->graph = virCheckpointGraphQuery(step->view->monitor, error)))
+    monitor = step->view->monitor;
+    where->graph = all ? virCheckpointGraphQuery(monitor, error)
+                       : virCheckpointGraphQueryDisks(monitor, error);
+    if (!where->graph)
         return FALSE;
     where->top = virCheckpointGraphTop(where->graph, disk->alias);
     if (!where->top) {
@@ -370,6 +379,22 @@ virCheckpointMirrorLook(const virCheckpointMirrorStep *step,
     if (mirror->job->aside && !where->overlay && !where->source)
         where->dest = where->top;
     return TRUE;
+}
+
+gboolean
+virCheckpointMirrorLook(const virCheckpointMirrorStep *step,
+                        virCheckpointMirrorWhere *where,
+                        GError **error)
+{
+    return virCheckpointMirrorLookBy(step, where, FALSE, error);
+}
+
+gboolean
+virCheckpointMirrorLookAtAll(const virCheckpointMirrorStep *step,
+                             virCheckpointMirrorWhere *where,
+                             GError **error)
+{
+    return virCheckpointMirrorLookBy(step, where, TRUE, error);
 }
 
 gboolean

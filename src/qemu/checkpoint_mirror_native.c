@@ -144,6 +144,7 @@ virCheckpointMirrorNativeBegin(const virCheckpointMirrorStep *step, GError **err
     g_autofree gchar *target = virCheckpointMirrorNodeName(mirror, "t");
     g_autofree gchar *filter = virCheckpointMirrorNodeName(mirror, "m");
     g_auto(virCheckpointMirrorWhere) where = {0};
+    g_autofree gchar *source = NULL;
     g_autoptr(GError) failed = NULL;
     gboolean refused = FALSE;
     virCheckpointNativePlan plan = {
@@ -164,7 +165,8 @@ virCheckpointMirrorNativeBegin(const virCheckpointMirrorStep *step, GError **err
                     where.top->file, mirror->sourcePath);
         return VIR_CHECKPOINT_MIRROR_RETRY;
     }
-    if (!virCheckpointMirrorMakeWork(step, where.source->name, bitmap, error) ||
+    source = g_strdup(where.source->name);
+    if (!virCheckpointMirrorMakeWork(step, &where.graph, source, bitmap, error) ||
         !virCheckpointMirrorSave(step, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     if (!virCheckpointMirrorAttach(step, &refused, &failed) && refused)
@@ -173,7 +175,7 @@ virCheckpointMirrorNativeBegin(const virCheckpointMirrorStep *step, GError **err
         g_propagate_error(error, g_steal_pointer(&failed));
         return VIR_CHECKPOINT_MIRROR_RETRY;
     }
-    plan.source = where.source->name;
+    plan.source = source;
     plan.speedBytes = mirror->bandwidthBytes;
     return virCheckpointMirrorNativeRun(step, &plan, error);
 }

@@ -82,7 +82,7 @@ virCheckpointMirrorDropOrphans(const virCheckpointMirrorStep *step, GError **err
 
     if (!virCheckpointMirrorRunning(step))
         return TRUE;
-    if (!virCheckpointMirrorLook(step, &where, error))
+    if (!virCheckpointMirrorLookAtAll(step, &where, error))
         return FALSE;
     nodes = virCheckpointGraphNodes(where.graph);
     for (i = 0; !where.overlay && i < nodes->len; i++) {
@@ -151,7 +151,7 @@ virCheckpointMirrorPivotRepair(const virCheckpointMirrorStep *step, GError **err
 
     if (!mirror->pivoted || !virCheckpointMirrorRunning(step))
         return TRUE;
-    if (!virCheckpointMirrorLook(step, &where, error))
+    if (!virCheckpointMirrorLookAtAll(step, &where, error))
         return FALSE;
     if (!where.dest || g_strcmp0(where.known, mirror->destPath) == 0)
         return TRUE;

@@ -205,7 +205,7 @@ virCheckpointMirrorTurnBack(const virCheckpointMirrorStep *step, GError **error)
     /* One that is still being created is taken back when the domain is settled. */
     if (!record || record->state != VIR_CHECKPOINT_RECORD_READY)
         return TRUE;
-    segments = virCheckpointSegmentsNew(step->store, step->view, error);
+    segments = virCheckpointSegmentsNewBrief(step->store, step->view, error);
     return segments && virCheckpointSegmentsDelete(segments, record->id, error);
 }
 
@@ -220,7 +220,7 @@ virCheckpointMirrorTurnOver(const virCheckpointMirrorStep *step, GError **error)
     if (!job->destId || mirror->offline ||
         (job->finish && job->checkpoint && !job->native))
         return TRUE;
-    segments = virCheckpointSegmentsNew(step->store, step->view, error);
+    segments = virCheckpointSegmentsNewBrief(step->store, step->view, error);
     if (!segments || !virCheckpointMirrorTurnMake(step, segments, error))
         return FALSE;
     if (!virCheckpointSegmentsPark(segments, job->target, &left))

@@ -324,7 +324,7 @@ virCheckpointMirrorPlan(virCheckpointOperation *operation,
                         GError **error)
 {
     g_autoptr(virCheckpointSegments) segments =
-        virCheckpointSegmentsNew(operation->store, operation->view, error);
+        virCheckpointSegmentsNewBrief(operation->store, operation->view, error);
     g_autoptr(GPtrArray) targets = g_ptr_array_new();
     g_autoptr(virCheckpointJobRecord) job = NULL;
     const virCheckpointRecord *base = NULL;

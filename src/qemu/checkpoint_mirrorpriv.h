@@ -49,6 +49,7 @@ typedef struct virCheckpointMirror {
     gboolean begun;      /* the bulk job is known to exist or to have existed */
     gboolean copyBegun;  /* libvirt's copy was started or seen by this process */
     gboolean cancelSent; /* the bulk job was told to end */
+    gboolean swept;      /* nothing of the bulk pass was left in QEMU, nor made since */
     gboolean stopSent;   /* QEMU's own mirror was told to end in order */
     gboolean pivoted;
     gboolean needsSettling; /* a record's fate must be settled before the next step */
@@ -265,9 +266,11 @@ gboolean
 virCheckpointMirrorPrepareOverlay(const virCheckpointMirrorStep *step, GError **error);
 gboolean
 virCheckpointMirrorOverlay(const virCheckpointMirrorStep *step, GError **error);
-/** Makes the work bitmap @name on @node. */
+/** Makes the work bitmap @name on @node, by a look that was just made and is taken
+ * over, or NULL. */
 gboolean
 virCheckpointMirrorMakeWork(const virCheckpointMirrorStep *step,
+                            virCheckpointGraph **seen,
                             const gchar *node,
                             const gchar *name,
                             GError **error);
@@ -412,11 +415,17 @@ gboolean
 virCheckpointMirrorIsDefinedOn(const virCheckpointMirror *mirror,
                                const virCheckpointDomainView *view,
                                const gchar *path);
-/** Asks QEMU and libvirt; the domain runs. */
+/** Asks QEMU and libvirt; the domain runs.  The disks' own nodes may be all that
+ * where->graph has. */
 gboolean
 virCheckpointMirrorLook(const virCheckpointMirrorStep *step,
                         virCheckpointMirrorWhere *where,
                         GError **error);
+/** The same; where->graph has every node. */
+gboolean
+virCheckpointMirrorLookAtAll(const virCheckpointMirrorStep *step,
+                             virCheckpointMirrorWhere *where,
+                             GError **error);
 /* checkpoint_mirror_aside.c: the bulk pass in a storage daemon of the job's */
 
 /** The peer that has the bulk job: the guest, or the job's storage daemon, or NULL if

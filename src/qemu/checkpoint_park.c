@@ -122,7 +122,8 @@ virCheckpointParkNewParts(virCheckpointSegments *segments,
             g_ptr_array_remove_index(left, i);
         }
         /* What was shown frozen stays so, and a copy of it alone has as many bits. */
-        part->counted = part->sources->len == 1 && !info->recording;
+        part->counted =
+            part->sources->len == 1 && (!info->recording || first->readOnly);
         part->countBytes = info->countBytes;
     }
     return g_steal_pointer(&parts);
@@ -541,10 +542,24 @@ virCheckpointParkPlan(virCheckpointSegments *segments,
     return g_steal_pointer(&items);
 }
 
-/* Parks; what is released then is still in QEMU. */
+/* TRUE if one of @items names its bitmap no longer. */
+static gboolean
+virCheckpointParkAnyFrozen(GPtrArray *items)
+{
+    guint i;
+
+    for (i = 0; i < items->len; i++) {
+        if (((const virCheckpointParkItem *)g_ptr_array_index(items, i))->frozen)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* Parks; what is released then (@released: anything is) is still in QEMU. */
 static gboolean
 virCheckpointParkAll(virCheckpointSegments *segments,
                      const gchar *target,
+                     gboolean *released,
                      GError **error)
 {
     g_autoptr(GPtrArray) items = NULL;
@@ -555,6 +570,7 @@ virCheckpointParkAll(virCheckpointSegments *segments,
     if (!virCheckpointSegmentsConfirm(segments, virCheckpointParkSeemsLost, error) ||
         !(items = virCheckpointParkPlan(segments, target, &left, error)))
         return FALSE;
+    *released = virCheckpointParkAnyFrozen(items);
     if (items->len > 0) {
         written = virCheckpointParkWriteSome(segments, items, &failed);
         if (written->len > 0 && (!virCheckpointParkRelease(segments, written, error) ||
@@ -578,12 +594,16 @@ virCheckpointSegmentsPark(virCheckpointSegments *segments,
                           const gchar *target,
                           GError **error)
 {
+    gboolean released = TRUE;
     gboolean parked;
 
     if (!segments->graph)
         return TRUE;
-    parked = virCheckpointParkAll(segments, target, error);
-    virCheckpointSegmentsSweep(segments);
+    parked = virCheckpointParkAll(segments, target, &released, error);
+    if (parked && !released)
+        virCheckpointSegmentsSweepSeen(segments);
+    else
+        virCheckpointSegmentsSweep(segments);
     return parked;
 }
 
@@ -591,10 +611,11 @@ void
 virCheckpointSegmentsParkLast(virCheckpointSegments *segments)
 {
     g_autoptr(GError) error = NULL;
+    gboolean released;
 
     if (!segments->graph)
         return;
-    if (virCheckpointParkAll(segments, NULL, &error)) {
+    if (virCheckpointParkAll(segments, NULL, &released, &error)) {
         virCheckpointSegmentsSweepSeen(segments);
         return;
     }

@@ -32,12 +32,11 @@
 #define RELEASED ".released"
 
 static virCheckpointSegments *
-virCheckpointSegmentsLook(virCheckpointStoreDomain *store,
-                          virCheckpointDomainView *view,
-                          gboolean brief,
-                          GError **error)
+virCheckpointSegmentsBegin(virCheckpointStoreDomain *store,
+                           virCheckpointDomainView *view,
+                           gboolean brief)
 {
-    g_autoptr(virCheckpointSegments) segments = g_new0(virCheckpointSegments, 1);
+    virCheckpointSegments *segments = g_new0(virCheckpointSegments, 1);
 
     segments->store = store;
     segments->view = view;
@@ -45,9 +44,7 @@ virCheckpointSegmentsLook(virCheckpointStoreDomain *store,
     segments->newest = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     segments->replaced =
         g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointRecordFree);
-    if (!virCheckpointSegmentsRefresh(segments, error))
-        return NULL;
-    return g_steal_pointer(&segments);
+    return segments;
 }
 
 virCheckpointSegments *
@@ -55,7 +52,12 @@ virCheckpointSegmentsNew(virCheckpointStoreDomain *store,
                          virCheckpointDomainView *view,
                          GError **error)
 {
-    return virCheckpointSegmentsLook(store, view, FALSE, error);
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsBegin(store, view, FALSE);
+
+    if (!virCheckpointSegmentsRefresh(segments, error))
+        return NULL;
+    return g_steal_pointer(&segments);
 }
 
 virCheckpointSegments *
@@ -63,41 +65,64 @@ virCheckpointSegmentsNewBrief(virCheckpointStoreDomain *store,
                               virCheckpointDomainView *view,
                               GError **error)
 {
-    return virCheckpointSegmentsLook(store, view, TRUE, error);
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsBegin(store, view, TRUE);
+
+    if (!virCheckpointSegmentsRefresh(segments, error))
+        return NULL;
+    return g_steal_pointer(&segments);
 }
 
-static virCheckpointGraph *
-virCheckpointSegmentsGraph(virCheckpointSegments *segments, GError **error)
+/* Reads the records; @graph (transfer full) is the look that they go with. */
+static gboolean
+virCheckpointSegmentsRead(virCheckpointSegments *segments,
+                          virCheckpointGraph *graph,
+                          GError **error)
 {
-    virCheckpointMonitor *monitor = segments->view->monitor;
+    /* While the guest is off many are changed, and nobody waits. */
+    GPtrArray *records = segments->view->running
+                             ? virCheckpointStoreShare(segments->store, error)
+                             : virCheckpointStoreList(segments->store, error);
 
-    /* A guest that is off has no devices. */
-    return segments->brief && segments->view->running
-               ? virCheckpointGraphQueryDisks(monitor, error)
-               : virCheckpointGraphQuery(monitor, error);
+    if (!records) {
+        virCheckpointGraphFree(graph);
+        return FALSE;
+    }
+    g_clear_pointer(&segments->records, g_ptr_array_unref);
+    segments->records = records;
+    g_ptr_array_set_size(segments->replaced, 0);
+    g_hash_table_remove_all(segments->newest);
+    virCheckpointGraphFree(segments->graph);
+    segments->graph = graph;
+    return TRUE;
+}
+
+virCheckpointSegments *
+virCheckpointSegmentsNewSeen(virCheckpointStoreDomain *store,
+                             virCheckpointDomainView *view,
+                             virCheckpointGraph **graph,
+                             GError **error)
+{
+    g_autoptr(virCheckpointSegments) segments =
+        virCheckpointSegmentsBegin(store, view, TRUE);
+
+    if (!virCheckpointSegmentsRead(segments, g_steal_pointer(graph), error))
+        return NULL;
+    return g_steal_pointer(&segments);
 }
 
 gboolean
 virCheckpointSegmentsRefresh(virCheckpointSegments *segments, GError **error)
 {
-    /* While the guest is off many are changed, and nobody waits. */
-    g_autoptr(GPtrArray) records = segments->view->running
-                                       ? virCheckpointStoreShare(segments->store, error)
-                                       : virCheckpointStoreList(segments->store, error);
-    g_autoptr(virCheckpointGraph) graph = NULL;
+    virCheckpointMonitor *monitor = segments->view->monitor;
+    virCheckpointGraph *graph = NULL;
 
-    if (!records)
+    /* A guest that is off has no devices. */
+    if (monitor && !(graph = segments->brief && segments->view->running
+                                 ? virCheckpointGraphQueryDisks(monitor, error)
+                                 : virCheckpointGraphQuery(monitor, error)))
         return FALSE;
-    if (segments->view->monitor &&
-        !(graph = virCheckpointSegmentsGraph(segments, error)))
-        return FALSE;
-    g_clear_pointer(&segments->records, g_ptr_array_unref);
-    segments->records = g_steal_pointer(&records);
-    g_ptr_array_set_size(segments->replaced, 0);
-    g_hash_table_remove_all(segments->newest);
-    virCheckpointGraphFree(segments->graph);
-    segments->graph = g_steal_pointer(&graph);
-    return TRUE;
+    return virCheckpointSegmentsRead(segments, graph, error);
 }
 
 /* A copy of @record takes the place of the one with its id, which lives on. */

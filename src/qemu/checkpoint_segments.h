@@ -44,6 +44,12 @@ virCheckpointSegments *
 virCheckpointSegmentsNewBrief(virCheckpointStoreDomain *store,
                               virCheckpointDomainView *view,
                               GError **error);
+/** The same, by a look that was just made: @graph is taken out of its holder. */
+virCheckpointSegments *
+virCheckpointSegmentsNewSeen(virCheckpointStoreDomain *store,
+                             virCheckpointDomainView *view,
+                             virCheckpointGraph **graph,
+                             GError **error);
 gboolean
 virCheckpointSegmentsRefresh(virCheckpointSegments *segments, GError **error);
 void
