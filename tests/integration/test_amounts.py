@@ -1,5 +1,6 @@
 """How much an incremental copy writes, and from how far back it can start."""
 
+import json
 import os
 
 from lib import images, jobs
@@ -56,3 +57,42 @@ def test_copy_since_the_first_of_fifty_checkpoints(host):
     jobs.start_copy(dom, 'vda', target, 'c0', finish=True)
     jobs.wait_end(events, dom, 'vda')
     images.expect_content(target, vm.disks['vda'].model)
+
+
+def asked(host, vm, act):
+    """The commands that QEMU got from our daemon while act() ran."""
+    with open(host.qmp_log, encoding='utf-8') as log:
+        log.seek(0, os.SEEK_END)
+        act()
+        entries = [json.loads(line) for line in log]
+    return [e['sent']['execute'] for e in entries if e.get('domain') == vm.uuid]
+
+
+def test_questions_to_qemu_are_few(host):
+    """On disks without layers a create sends 9 commands and 4 for each further disk, a
+    delete in the middle one; a finish less than a hundred."""
+    host.start_daemon()
+    vm = VM(host, disks={'vda': 64 * MIB, 'vdb': 16 * MIB})
+    dom = host.connect(ours=True).lookupByName(vm.name)
+    events = jobs.Events(dom.connect())
+
+    def create(name):
+        vm.write(CLUSTER, 512, 1)
+        dom.checkpointCreateXML(f'<domaincheckpoint><name>{name}</name></domaincheckpoint>')
+
+    def finish():
+        path = os.path.join(host.images, 'target.qcow2')
+        images.qemu_img('create', '-q', '-f', 'qcow2', path, str(64 * MIB))
+        jobs.start_copy(dom, 'vda', path, 'c1', 'c4', finish=True)
+        jobs.wait_end(events, dom, 'vda')
+
+    create('c1')
+    create('c2')
+    for what, most, act in (
+            ('create', 13, lambda: create('c3')),
+            ('delete', 1, lambda: dom.checkpointLookupByName('c2').delete()),
+            ('finish', 100, finish)):
+        # Whether a job has ended is asked as long as it takes.
+        commands = [name for name in asked(host, vm, act) if name != 'query-jobs']
+        if not 0 < len(commands) <= most:
+            raise Failure(f'{what}: {len(commands)} commands: {commands}')
