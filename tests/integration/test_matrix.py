@@ -166,13 +166,30 @@ def copy_full_finished(cell):
     return copied(cell, cell.path('copy'), pivot=False)
 
 
-def copy_reused(cell):
-    qemu_img('create', '-q', '-f', 'qcow2', cell.path('copy'), str(DISKS['vda']))
-    return copied(cell, cell.path('copy'), flags=libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT)
+def copy_reused(cell, fmt='qcow2', pivot=True):
+    qemu_img('create', '-q', '-f', fmt, cell.path('copy'), str(DISKS['vda']))
+    return copied(cell, cell.path('copy'), fmt, libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT,
+                  pivot, kept='any' if fmt == 'raw' else 'kept')
+
+
+def copy_reused_finished(cell):
+    return copy_reused(cell, pivot=False)
 
 
 def copy_raw(cell):
     return copied(cell, cell.path('copy'), fmt='raw', kept='any')
+
+
+def copy_raw_finished(cell):
+    return copied(cell, cell.path('copy'), fmt='raw', pivot=False)
+
+
+def copy_raw_reused(cell):
+    return copy_reused(cell, fmt='raw')
+
+
+def copy_raw_reused_finished(cell):
+    return copy_reused(cell, fmt='raw', pivot=False)
 
 
 def copy_of_a_chain(cell):
@@ -180,13 +197,29 @@ def copy_of_a_chain(cell):
     return copied(cell, cell.path('copy'))
 
 
-def copy_shallow(cell):
+def copy_shallow(cell, pivot=True):
+    """Onto a file that has the same layers below."""
     cell.chain(3)
     path = cell.path('copy')
     qemu_img('create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', cell.layers[1], path)
-    return copied(cell, path, backing=cell.layers[1],
+    return copied(cell, path, backing=cell.layers[1], pivot=pivot,
                   flags=libvirt.VIR_DOMAIN_BLOCK_COPY_SHALLOW |
                   libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT)
+
+
+def copy_shallow_finished(cell):
+    return copy_shallow(cell, pivot=False)
+
+
+def copy_shallow_new(cell, pivot=True):
+    """Onto a file that libvirt makes."""
+    cell.chain(3)
+    return copied(cell, cell.path('copy'), backing=cell.layers[1], pivot=pivot,
+                  flags=libvirt.VIR_DOMAIN_BLOCK_COPY_SHALLOW)
+
+
+def copy_shallow_new_finished(cell):
+    return copy_shallow_new(cell, pivot=False)
 
 
 def copy_shallow_to_flat(cell):
@@ -371,11 +404,13 @@ def restart(cell):
 
 
 JOBS = (snapshot, pull_all, pull_from_the_middle, *COMMITS, commit_and_delete,
-        copy_full, copy_full_finished, copy_reused, copy_raw, copy_of_a_chain,
-        copy_shallow, copy_shallow_to_flat, copy_full_and_delete,
-        copy_shallow_and_delete, copy_shallow_to_flat_and_delete, save_and_restore,
-        managed_save, resize, restart, detach_and_attach, internal_snapshot_and_revert,
-        external_snapshot_and_revert, detach_under_a_copy)
+        copy_full, copy_full_finished, copy_reused, copy_reused_finished, copy_raw,
+        copy_raw_finished, copy_raw_reused, copy_raw_reused_finished, copy_of_a_chain,
+        copy_shallow, copy_shallow_finished, copy_shallow_new, copy_shallow_new_finished,
+        copy_shallow_to_flat, copy_full_and_delete, copy_shallow_and_delete,
+        copy_shallow_to_flat_and_delete, save_and_restore, managed_save, resize, restart,
+        detach_and_attach, internal_snapshot_and_revert, external_snapshot_and_revert,
+        detach_under_a_copy)
 ON_SCSI = (detach_and_attach, detach_under_a_copy)  # there it needs no help of the guest
 UNSEEN = 'past us, unseen'  # while no daemon of ours runs
 PLACES = ('through us', 'past us', UNSEEN)
