@@ -45,8 +45,9 @@ virCheckpointMonitorNewDomain(virDomainPtr domain, GError **error);
 typedef struct virCheckpointStorageDaemonOptions {
     const int *fds; /* descriptors that it inherits, under their numbers */
     guint fdCount;
-    gboolean network; /* an image lies behind the network */
-    gboolean orderly; /* when we die it closes its images; else it is killed */
+    gboolean network;    /* an image lies behind the network */
+    gboolean orderly;    /* when we die it closes its images; else it is killed */
+    const gchar *served; /* disks that are on a server, for errors; or NULL */
     gint *pid; /* gets its process, atomically, as soon as there is one; or NULL */
 } virCheckpointStorageDaemonOptions;
 

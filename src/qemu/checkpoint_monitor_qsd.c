@@ -46,20 +46,27 @@
 #define PROGRAM "qemu-storage-daemon"
 /** Longest wait for one answer: a merge reads whole bitmaps, never data. */
 #define ANSWER_TIMEOUT_MS (120 * 1000)
+/** Longest wait for the first one, when the images are open: a server may hang. */
+#define OPEN_TIMEOUT_MS (60 * 1000)
 /** Longest line that is taken: query-named-block-nodes with many bitmaps is far below.
  */
 #define ANSWER_MAX_BYTES (64u * 1024 * 1024)
 /** How long a daemon without a guest's image gets to close what it has open: it may
  * wait for a server that does not answer. */
 #define END_TIMEOUT_MS (5 * 1000)
+/** How long one with a guest's image gets, as long as it answered before: it writes
+ * bitmaps, never data. */
+#define ORDERLY_TIMEOUT_MS (60 * 1000)
 /** What it says on stderr: a sentence or two. */
 #define COMPLAINT_MAX_BYTES (16 * 1024)
 
 typedef struct virCheckpointStorageDaemon {
     GMutex lock; /* held for one command and its answer */
     gboolean orderly;
+    gboolean answers; /* its images are open, and no answer has failed to come */
     GPid pid;
     int fd;
+    gchar *served;   /* disks that are on a server, for errors; or NULL */
     int complaints;  /* its stderr, a file without a name */
     GString *input;  /* received, not yet consumed */
     GPtrArray *args; /* gchar*, borrowed while it is being started */
@@ -68,16 +75,24 @@ typedef struct virCheckpointStorageDaemon {
 static void
 virCheckpointStorageDaemonEnd(virCheckpointStorageDaemon *daemon)
 {
-    gint64 until = g_get_monotonic_time() + END_TIMEOUT_MS * 1000;
+    gboolean patient = daemon->orderly && daemon->answers;
+    gint64 until =
+        g_get_monotonic_time() +
+        (patient ? ORDERLY_TIMEOUT_MS : END_TIMEOUT_MS) * G_GINT64_CONSTANT(1000);
     pid_t ended = 0;
     int status;
 
     kill(daemon->pid, SIGTERM);
-    while (!daemon->orderly && g_get_monotonic_time() < until &&
+    while (g_get_monotonic_time() < until &&
            (ended = waitpid(daemon->pid, &status, WNOHANG)) == 0)
         g_usleep(1000);
-    if (ended == 0 && !daemon->orderly)
+    if (ended == 0) {
+        if (daemon->orderly)
+            g_warning(PROGRAM
+                      " cannot close a guest's images, as their server does not "
+                      "answer: it is killed");
         kill(daemon->pid, SIGKILL);
+    }
     while (ended == 0 && waitpid(daemon->pid, &status, 0) < 0 && errno == EINTR)
         ;
     g_spawn_close_pid(daemon->pid);
@@ -95,6 +110,7 @@ virCheckpointStorageDaemonFree(gpointer peer)
     if (daemon->complaints >= 0)
         close(daemon->complaints);
     g_string_free(daemon->input, TRUE);
+    g_free(daemon->served);
     g_mutex_clear(&daemon->lock);
     g_free(daemon);
 }
@@ -126,6 +142,27 @@ virCheckpointStorageDaemonComplaint(virCheckpointStorageDaemon *daemon)
     return g_strdelimit(g_strstrip(g_strdup(at)), "\n", ' ');
 }
 
+static void
+virCheckpointStorageDaemonSilent(virCheckpointStorageDaemon *daemon,
+                                 gboolean lives,
+                                 GError **error)
+{
+    g_autofree gchar *complaint = virCheckpointStorageDaemonComplaint(daemon);
+
+    daemon->answers = FALSE;
+    if (lives && daemon->served)
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_TIMEOUT,
+                    PROGRAM
+                    " does not answer, nor does the server of disk %s, maybe: see "
+                    "to it, then do this again",
+                    daemon->served);
+    else
+        g_set_error(error, VIR_CHECKPOINT_ERROR,
+                    lives ? VIR_ERR_OPERATION_TIMEOUT : VIR_ERR_OPERATION_FAILED,
+                    PROGRAM " %s%s%s", lives ? "does not answer" : "ended",
+                    complaint ? ": " : "", complaint ? complaint : "");
+}
+
 /* Receives more; FALSE when the peer is gone or silent for too long. */
 static gboolean
 virCheckpointStorageDaemonReceive(virCheckpointStorageDaemon *daemon, GError **error)
@@ -136,7 +173,7 @@ virCheckpointStorageDaemonReceive(virCheckpointStorageDaemon *daemon, GError **e
     int ready;
 
     do
-        ready = poll(&wait, 1, ANSWER_TIMEOUT_MS);
+        ready = poll(&wait, 1, daemon->answers ? ANSWER_TIMEOUT_MS : OPEN_TIMEOUT_MS);
     while (ready < 0 && errno == EINTR);
     if (ready > 0) {
         do
@@ -144,11 +181,7 @@ virCheckpointStorageDaemonReceive(virCheckpointStorageDaemon *daemon, GError **e
         while (got < 0 && errno == EINTR);
     }
     if (got <= 0 || daemon->input->len > ANSWER_MAX_BYTES) {
-        g_autofree gchar *complaint = virCheckpointStorageDaemonComplaint(daemon);
-
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                    PROGRAM " %s%s%s", ready == 0 ? "does not answer" : "ended",
-                    complaint ? ": " : "", complaint ? complaint : "");
+        virCheckpointStorageDaemonSilent(daemon, ready == 0, error);
         return FALSE;
     }
     g_string_append_len(daemon->input, buffer, got);
@@ -338,14 +371,17 @@ virCheckpointStorageDaemonStart(GPtrArray *args,
     g_mutex_init(&daemon->lock);
     daemon->fd = ours;
     daemon->orderly = options && options->orderly;
+    daemon->served = g_strdup(options ? options->served : NULL);
     daemon->complaints = memfd_create("complaints", MFD_CLOEXEC);
     daemon->input = g_string_new(NULL);
     daemon->args = args;
     monitor = virCheckpointMonitorNew(&ops, daemon, PROGRAM);
     started = virCheckpointStorageDaemonSpawn(daemon, options, theirs, error);
     close(theirs);
-    if (!started || !(greeting = virCheckpointStorageDaemonLine(daemon, error)) ||
-        !(reply = virCheckpointMonitorRun(monitor, "qmp_capabilities", NULL, error)))
+    if (!started || !(greeting = virCheckpointStorageDaemonLine(daemon, error)))
+        return NULL;
+    daemon->answers = TRUE;
+    if (!(reply = virCheckpointMonitorRun(monitor, "qmp_capabilities", NULL, error)))
         return NULL;
     daemon->args = NULL;
     return g_steal_pointer(&monitor);

@@ -147,6 +147,31 @@ virCheckpointOfflineShare(gchar **argv)
     }
 }
 
+/* The disks of which something is on a server, for errors: "'vda', 'vdb'", or NULL. */
+static gchar *
+virCheckpointOfflineServed(GPtrArray *disks)
+{
+    GString *names = g_string_new(NULL);
+    guint i;
+    guint j;
+
+    for (i = 0; i < disks->len; i++) {
+        const virCheckpointStorageDisk *disk = g_ptr_array_index(disks, i);
+        gboolean served = FALSE;
+
+        for (j = 0; j < disk->layers->len; j++) {
+            const virCheckpointStorageLayer *layer = g_ptr_array_index(disk->layers, j);
+
+            served = served || (layer->type != VIR_CHECKPOINT_STORAGE_FILE &&
+                                layer->type != VIR_CHECKPOINT_STORAGE_BLOCK);
+        }
+        if (served)
+            g_string_append_printf(names, "%s'%s'", names->len > 0 ? ", " : "",
+                                   disk->target ? disk->target : "destination");
+    }
+    return g_string_free(names, names->len == 0);
+}
+
 static virCheckpointMonitor *
 virCheckpointOfflineStart(GPtrArray *disks,
                           gboolean writable,
@@ -154,11 +179,13 @@ virCheckpointOfflineStart(GPtrArray *disks,
                           GArray *fds,
                           GError **error)
 {
+    g_autofree gchar *served = virCheckpointOfflineServed(disks);
     virCheckpointStorageDaemonOptions options = {
         .fds = (const int *)(gpointer)fds->data,
         .fdCount = fds->len,
         .network = virCheckpointStorageNeedsNetwork(disks),
         .orderly = writable,
+        .served = served,
         .pid = service ? service->pid : NULL,
     };
     g_auto(GStrv) argv = virCheckpointStorageArgv(disks, writable);

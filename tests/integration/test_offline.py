@@ -14,7 +14,8 @@ from lib.faults import Sweep
 from lib.host import Failure, wait_for
 from lib.kills import refused_by_lock
 from lib.oracle import Oracle
-from lib.runner import limit, sample
+from lib.runner import limit, sample, slow
+from lib.targets import Nbd
 
 SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
 DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
@@ -259,12 +260,16 @@ def test_paused_and_saved_guests(host):
     oracle.check()
 
 
-def reached(log, point):
+def count(log, point):
     try:
         with open(log) as file:
-            return point in file.read().split()
+            return file.read().split().count(point)
     except FileNotFoundError:
-        return False
+        return 0
+
+
+def reached(log, point):
+    return count(log, point) > 0
 
 
 def test_killed_with_its_storage_daemon(host):
@@ -476,6 +481,48 @@ def test_network_disk_while_off(host):
     assert not images.bitmaps(path)
 
 
+@slow
+@limit(400)
+def test_server_that_hangs_while_off(host):
+    """A server that hangs, before images are opened or while they are open, is waited for
+    so long, and named; when it answers again everything works."""
+    go, log = os.path.join(host.images, 'go'), os.path.join(host.logs, 'faults.log')
+    with Nbd(host, 'remote.qcow2', 4 * MIB, fmt='qcow2') as server:
+        server.stop()
+        qemu_img('create', '-q', '-f', 'qcow2', server.path, str(4 * MIB))
+        os.truncate(server.path, 8 * MIB)  # what is behind NBD does not grow
+        server.start()
+        host.connect().defineXML(
+            f"""<domain type='qemu'><name>vm</name><memory unit='MiB'>32</memory>
+            <os><type arch='x86_64' machine='q35'>hvm</type></os><devices>
+            {server.xml.replace('</disk>', "<target dev='vda' bus='virtio'/></disk>")}
+            </devices></domain>""")
+        host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'offline/in-use@2=hold:{go}',
+                               'VIRT_CHECKPOINT_FAULTS_LOG': log})
+        dom = host.connect(ours=True).lookupByName('vm')
+        dom.checkpointCreateXML(checkpoint_xml('c1'), 0)
+        server.hold()
+        expect_error(libvirt.VIR_ERR_OPERATION_TIMEOUT, "disk 'vda'",
+                     dom.checkpointCreateXML, checkpoint_xml('c2'), 0)
+        none_left()
+        server.hold(False)
+        hung = jobs.Later(dom.checkpointCreateXML, checkpoint_xml('c2'), 0)
+        wait_for(lambda: count(log, 'offline/in-use') == 2, 'the image is open again')
+        server.hold()
+        with open(go, 'w'):
+            pass
+        error = hung.join(300)
+        assert error and "disk 'vda'" in error.get_error_message(), error
+        none_left()
+        server.hold(False)
+        assert 'c2' not in [c.getName() for c in dom.listAllCheckpoints()]
+        dom.checkpointCreateXML(checkpoint_xml('c2'), 0)
+        for one in dom.listAllCheckpoints():
+            one.delete(0)
+        none_left()
+    assert not images.bitmaps(server.path)
+
+
 def test_only_finishing_copies_while_off(host):
     """A live mirror needs a guest."""
     oracle = oracle_of(host, disks={'vda': 4 * MIB})
@@ -484,6 +531,9 @@ def test_only_finishing_copies_while_off(host):
     oracle.stop_guest()
     expect_error(libvirt.VIR_ERR_OPERATION_INVALID, 'not running', jobs.start_copy,
                  oracle.dom, 'vda', path, 'c1')
+    expect_error(libvirt.VIR_ERR_OPERATION_INVALID, 'not running',
+                 oracle.dom.checkpointCreateXML, checkpoint_xml('no'),
+                 libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE)
 
 
 def interrupted_copy(host, end):
