@@ -250,7 +250,7 @@ virCheckpointDomainViewFree(virCheckpointDomainView *view)
 {
     if (!view)
         return;
-    virCheckpointMonitorFree(view->monitor);
+    g_clear_pointer(&view->monitor, virCheckpointMonitorFree);
     virCheckpointOfflineUnguard(view);
     if (view->domain)
         virDomainFree(view->domain);

@@ -156,9 +156,11 @@ virCheckpointMirrorOffBegin(const virCheckpointMirrorStep *step, GError **error)
     if (!virCheckpointMirrorOffIsSame(job, error))
         return FALSE;
     /* Once it is open it is locked: nobody changes it any more. */
-    if (job->aside)
+    if (job->aside) {
+        virCheckpointMirrorHoldOthers(step);
         return virCheckpointMirrorAsideBegin(step, error) &&
                virCheckpointMirrorOffIsSame(job, error);
+    }
     g_ptr_array_add(targets, mirror->target);
     if (!virCheckpointMirrorOffSift(step, error) ||
         !virCheckpointMirrorOffOpenTarget(mirror, error) ||

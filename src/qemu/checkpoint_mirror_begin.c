@@ -31,6 +31,7 @@
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_offline.h"
+#include "checkpoint_offline_guard.h"
 
 gboolean
 virCheckpointMirrorMakeCheckpoint(const virCheckpointMirrorStep *step, GError **error)
@@ -350,6 +351,15 @@ virCheckpointMirrorBulkBegin(const virCheckpointMirrorStep *step, GError **error
     return virCheckpointFaultPoint("mirror/bulk-begun", error);
 }
 
+void
+virCheckpointMirrorHoldOthers(const virCheckpointMirrorStep *step)
+{
+    g_autoptr(GPtrArray) targets = g_ptr_array_new();
+
+    g_ptr_array_add(targets, step->mirror->target);
+    virCheckpointOfflineHold(step->view, targets, step->mirror->job->id);
+}
+
 gboolean
 virCheckpointMirrorBulkRunOff(const virCheckpointMirrorStep *step,
                               const gchar *node,
@@ -368,6 +378,7 @@ virCheckpointMirrorBulkRunOff(const virCheckpointMirrorStep *step,
     job->offline = TRUE;
     if (!virCheckpointMirrorSave(step, error))
         return FALSE;
+    virCheckpointMirrorHoldOthers(step);
     g_mutex_lock(&mirror->daemonLock);
     mirror->daemon = g_steal_pointer(&step->view->monitor);
     g_mutex_unlock(&mirror->daemonLock);
@@ -403,5 +414,6 @@ virCheckpointMirrorBulkBeginOff(const virCheckpointMirrorStep *step, GError **er
         return virCheckpointMirrorBulkRunOff(step, node, error);
     job->offline = TRUE;
     virCheckpointOfflineClose(step->view);
+    virCheckpointMirrorHoldOthers(step);
     return virCheckpointMirrorAsideBegin(step, error);
 }

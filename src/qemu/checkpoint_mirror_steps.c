@@ -22,6 +22,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_mirrorpriv.h"
+#include "checkpoint_offline_guard.h"
 
 gboolean
 virCheckpointMirrorRunning(const virCheckpointMirrorStep *step)
@@ -468,6 +469,8 @@ virCheckpointMirrorEndDaemon(virCheckpointMirror *mirror)
     g_mutex_lock(&mirror->daemonLock);
     g_clear_pointer(&mirror->daemon, virCheckpointMonitorFree);
     g_mutex_unlock(&mirror->daemonLock);
+    if (mirror->offline)
+        virCheckpointOfflineRelease(mirror->job->id);
     virCheckpointMirrorSetVerify(mirror, NULL);
 }
 

@@ -284,6 +284,10 @@ gboolean
 virCheckpointMirrorBulkRunOff(const virCheckpointMirrorStep *step,
                               const gchar *node,
                               GError **error);
+/** Until the bulk pass is over nobody else writes to the domain's other images: a start
+ * past us would leave their bitmaps marked as in use. */
+void
+virCheckpointMirrorHoldOthers(const virCheckpointMirrorStep *step);
 /** Creates the checkpoint that the job was asked for and records its id. */
 gboolean
 virCheckpointMirrorMakeCheckpoint(const virCheckpointMirrorStep *step, GError **error);

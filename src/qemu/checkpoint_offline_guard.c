@@ -15,6 +15,10 @@
  * looks whether somebody has the opposite (block/file-posix.c, since QEMU 2.10).
  *
  * Only qcow2 files are concerned: others have no bitmaps, and may be shared.
+ *
+ * A copy holds such locks for as long as it runs ("holds"), and lends them to
+ * operations on the domain that open one of these images read-write: those lock all
+ * others.
  */
 
 #include "config.h"
@@ -68,26 +72,143 @@ virCheckpointOfflineGuardFile(const gchar *path, GError **error)
     return -1;
 }
 
+/* The files of all other disks that can hold a bitmap; borrowed from @view. */
+static GPtrArray *
+virCheckpointOfflineOthers(virCheckpointDomainView *view, GPtrArray *targets)
+{
+    GPtrArray *paths = g_ptr_array_new();
+    guint i;
+
+    for (i = 0; i < view->disks->len; i++) {
+        const virCheckpointDisk *disk = g_ptr_array_index(view->disks, i);
+
+        if (!disk->readOnly && disk->source && g_path_is_absolute(disk->source) &&
+            g_strcmp0(disk->format, "qcow2") == 0 &&
+            !g_ptr_array_find_with_equal_func(targets, disk->target, g_str_equal, NULL))
+            g_ptr_array_add(paths, disk->source);
+    }
+    return paths;
+}
+
+/* The locks of one copy. */
+typedef struct virCheckpointOfflineHolder {
+    gchar *id;
+    gchar *uuid;
+    GPtrArray *paths;
+    GArray *fds; /* int; NULL: lent */
+} virCheckpointOfflineHolder;
+
+static GMutex holdersLock;
+static GPtrArray *holders;
+
+static void
+virCheckpointOfflineHolderFree(gpointer data)
+{
+    virCheckpointOfflineHolder *holder = data;
+
+    g_free(holder->id);
+    g_free(holder->uuid);
+    g_ptr_array_unref(holder->paths);
+    g_clear_pointer(&holder->fds, g_array_unref);
+    g_free(holder);
+}
+
+/* Who has an image open already keeps a guest from starting as well. */
+static void
+virCheckpointOfflineHolderLock(virCheckpointOfflineHolder *holder)
+{
+    guint i;
+
+    holder->fds = g_array_new(FALSE, FALSE, sizeof(int));
+    g_array_set_clear_func(holder->fds, virCheckpointOfflineGuardClose);
+    for (i = 0; i < holder->paths->len; i++) {
+        int fd =
+            virCheckpointOfflineGuardFile(g_ptr_array_index(holder->paths, i), NULL);
+
+        if (fd >= 0)
+            g_array_append_val(holder->fds, fd);
+    }
+}
+
+void
+virCheckpointOfflineHold(virCheckpointDomainView *view,
+                         GPtrArray *targets,
+                         const gchar *id)
+{
+    g_autoptr(GPtrArray) paths = virCheckpointOfflineOthers(view, targets);
+    virCheckpointOfflineHolder *holder = g_new0(virCheckpointOfflineHolder, 1);
+    guint i;
+
+    holder->id = g_strdup(id);
+    holder->uuid = g_strdup(view->uuid);
+    holder->paths = g_ptr_array_new_with_free_func(g_free);
+    for (i = 0; i < paths->len; i++)
+        g_ptr_array_add(holder->paths, g_strdup(g_ptr_array_index(paths, i)));
+    virCheckpointOfflineHolderLock(holder);
+    g_mutex_lock(&holdersLock);
+    if (!holders)
+        holders = g_ptr_array_new_with_free_func(virCheckpointOfflineHolderFree);
+    g_ptr_array_add(holders, holder);
+    g_mutex_unlock(&holdersLock);
+}
+
+void
+virCheckpointOfflineRelease(const gchar *id)
+{
+    guint i;
+
+    g_mutex_lock(&holdersLock);
+    for (i = 0; holders && i < holders->len;) {
+        const virCheckpointOfflineHolder *holder = g_ptr_array_index(holders, i);
+
+        if (g_str_equal(holder->id, id))
+            g_ptr_array_remove_index_fast(holders, i);
+        else
+            i++;
+    }
+    g_mutex_unlock(&holdersLock);
+}
+
+static void
+virCheckpointOfflineLendOrNot(const gchar *uuid, gboolean lend)
+{
+    guint i;
+
+    g_mutex_lock(&holdersLock);
+    for (i = 0; holders && i < holders->len; i++) {
+        virCheckpointOfflineHolder *holder = g_ptr_array_index(holders, i);
+
+        if (!g_str_equal(holder->uuid, uuid))
+            continue;
+        if (lend)
+            g_clear_pointer(&holder->fds, g_array_unref);
+        else if (!holder->fds)
+            virCheckpointOfflineHolderLock(holder);
+    }
+    g_mutex_unlock(&holdersLock);
+}
+
+void
+virCheckpointOfflineLend(virCheckpointDomainView *view)
+{
+    virCheckpointOfflineLendOrNot(view->uuid, TRUE);
+}
+
 gboolean
 virCheckpointOfflineGuard(virCheckpointDomainView *view,
                           GPtrArray *targets,
                           GError **error)
 {
+    g_autoptr(GPtrArray) paths = virCheckpointOfflineOthers(view, targets);
     guint i;
 
     virCheckpointOfflineUnguard(view);
     view->guards = g_array_new(FALSE, FALSE, sizeof(int));
     g_array_set_clear_func(view->guards, virCheckpointOfflineGuardClose);
-    for (i = 0; i < view->disks->len; i++) {
-        const virCheckpointDisk *disk = g_ptr_array_index(view->disks, i);
+    for (i = 0; i < paths->len; i++) {
         g_autoptr(GError) busy = NULL;
-        int fd;
+        int fd = virCheckpointOfflineGuardFile(g_ptr_array_index(paths, i), &busy);
 
-        if (disk->readOnly || !disk->source || !g_path_is_absolute(disk->source) ||
-            g_strcmp0(disk->format, "qcow2") != 0 ||
-            g_ptr_array_find_with_equal_func(targets, disk->target, g_str_equal, NULL))
-            continue;
-        fd = virCheckpointOfflineGuardFile(disk->source, &busy);
         if (busy) {
             g_propagate_error(error, g_steal_pointer(&busy));
             virCheckpointOfflineUnguard(view);
@@ -103,4 +224,6 @@ void
 virCheckpointOfflineUnguard(virCheckpointDomainView *view)
 {
     g_clear_pointer(&view->guards, g_array_unref);
+    if (!view->monitor)
+        virCheckpointOfflineLendOrNot(view->uuid, FALSE);
 }

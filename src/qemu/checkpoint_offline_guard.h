@@ -24,7 +24,24 @@ gboolean
 virCheckpointOfflineGuard(virCheckpointDomainView *view,
                           GPtrArray *targets,
                           GError **error);
+/** A storage daemon of @view's has ended, or none was started. */
 void
 virCheckpointOfflineUnguard(virCheckpointDomainView *view);
+
+/**
+ * virCheckpointOfflineHold:
+ * The same for a copy, until virCheckpointOfflineRelease(): @id is the job's.  What
+ * cannot be locked is not.
+ */
+void
+virCheckpointOfflineHold(virCheckpointDomainView *view,
+                         GPtrArray *targets,
+                         const gchar *id);
+void
+virCheckpointOfflineRelease(const gchar *id);
+/** @view's images are about to be opened read-write: copies of the domain lend their
+ * locks until virCheckpointOfflineUnguard().  Under the domain's slot. */
+void
+virCheckpointOfflineLend(virCheckpointDomainView *view);
 
 #endif

@@ -370,9 +370,11 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
               view->xml, targets, virCheckpointOfflineVolume, view->conn, error)) ||
         !(disks = virCheckpointStorageDisks(xml, targets, error)))
         return FALSE;
-    /* A copy runs for long, and the other disks may be worked on meanwhile. */
+    /* A copy runs for long, and has its own way (virCheckpointOfflineHold). */
     if ((writable || fdCount == 0) && !virCheckpointOfflineGuard(view, targets, error))
         return FALSE;
+    if (writable)
+        virCheckpointOfflineLend(view);
     if (fdCount > 0)
         g_array_append_vals(inherited, fds, fdCount);
     if (writable && fdCount > 0) {

@@ -580,6 +580,33 @@ def test_copy_while_off_survives_the_daemon(host):
         os.unlink(path)
 
 
+def test_start_past_us_while_a_copy_runs(host):
+    """It is refused at the first image, which loses nothing; a second copy gets at its
+    disk meanwhile, and when the copies are over nothing is locked."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(6)
+    oracle.vm.write(0, 2 * MIB, 5, 'vdb')
+    path = kept_copy(oracle, 'vdb')
+    oracle.stop_guest()
+    jobs.start_copy(oracle.dom, 'vdb', path, 'c1', None, True, bandwidth=MIB // 8)
+    for _ in range(2):
+        try:
+            oracle.vm.dom.create()
+            raise Failure('started while a disk is being copied')
+        except libvirt.libvirtError as error:
+            assert refused_by_lock(error), error
+        if len(oracle.moments) == 1:
+            oracle.finish(oracle.moments[0], 'vda', 'next')
+    assert jobs.shown(oracle.dom, 'vdb')
+    oracle.dom.blockJobSetSpeed('vdb', 0, 0)
+    jobs.wait_end(oracle.events, oracle.dom, 'vdb')
+    oracle.check()
+    oracle.create(['vda', 'vdb'])
+    oracle.start_guest()
+    oracle.check(copies=True)
+
+
 def test_copy_while_off_of_a_disk_that_changed(host):
     """A guest ran before the next daemon was there: the copy failed, its checkpoint is
     gone, what the guest wrote is known."""
