@@ -183,6 +183,7 @@ virCheckpointQcow2FindBitmap(const virCheckpointQcow2 *image,
                              virCheckpointQcow2Bitmap *bitmap,
                              GError **error)
 {
+    g_autofree gchar *name = virCheckpointSidecarBitmap(image->path);
     gsize left;
     const guint8 *at = g_bytes_get_data(directory, &left);
 
@@ -193,8 +194,8 @@ virCheckpointQcow2FindBitmap(const virCheckpointQcow2 *image,
 
         if (entryBytes > left)
             return virCheckpointQcow2Bad(image, "has a broken bitmap directory", error);
-        if (extraBytes == 0 && nameBytes == strlen(VIR_CHECKPOINT_SIDECAR_BITMAP) &&
-            memcmp(at + ENTRY_BYTES, VIR_CHECKPOINT_SIDECAR_BITMAP, nameBytes) == 0) {
+        if (extraBytes == 0 && nameBytes == strlen(name) &&
+            memcmp(at + ENTRY_BYTES, name, nameBytes) == 0) {
             bitmap->tableOffset = virCheckpointQcow2Get(at, 8);
             bitmap->tableEntries = (guint32)virCheckpointQcow2Get(at + 8, 4);
             bitmap->flags = (guint32)virCheckpointQcow2Get(at + 12, 4);
@@ -207,7 +208,7 @@ virCheckpointQcow2FindBitmap(const virCheckpointQcow2 *image,
         at += entryBytes;
         left -= entryBytes;
     }
-    return virCheckpointQcow2Bad(image, "has lost its bitmap", error);
+    return virCheckpointQcow2Bad(image, "holds no bitmap of its own name", error);
 }
 
 /* Set bits among the first @bits of @data. */

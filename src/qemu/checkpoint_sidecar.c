@@ -42,7 +42,17 @@ typedef struct virCheckpointSidecarNode {
     gboolean hasSet;
     gboolean hasNode;
     gchar *scratch; /* a copy to be removed, or NULL */
+    gchar *bitmap;
 } virCheckpointSidecarNode;
+
+gchar *
+virCheckpointSidecarBitmap(const gchar *file)
+{
+    g_autofree gchar *name = g_path_get_basename(file);
+    const gchar *suffix = strstr(name, ".qcow2");
+
+    return g_strndup(name, suffix ? (gsize)(suffix - name) : strlen(name));
+}
 
 /* Closes what is open; goes on after a failure and reports the first.  The node of the
  * file below goes with the format's: nobody else named it. */
@@ -77,6 +87,7 @@ virCheckpointSidecarNodeFree(virCheckpointSidecarNode *sidecar)
         unlink(sidecar->scratch);
     g_free(sidecar->scratch);
     g_free(sidecar->node);
+    g_free(sidecar->bitmap);
     g_free(sidecar);
 }
 
@@ -118,6 +129,7 @@ virCheckpointSidecarAttach(virCheckpointMonitor *monitor,
     virCheckpointJson *node;
 
     sidecar->monitor = monitor;
+    sidecar->bitmap = virCheckpointSidecarBitmap(path);
     /* QEMU takes 31 bytes at most. */
     sidecar->node =
         g_strdup_printf(VIR_CHECKPOINT_HELPER_PREFIX "%08x", g_random_int());
@@ -236,7 +248,7 @@ virCheckpointSidecarBatchCount(virCheckpointSidecarBatch *batch, GError **error)
         if (!graph && !(graph = virCheckpointGraphQueryNodes(batch->monitor, error)))
             return FALSE;
         if ((node = virCheckpointGraphNode(graph, sidecar->node)))
-            bits = virCheckpointNodeBitmap(node, VIR_CHECKPOINT_SIDECAR_BITMAP);
+            bits = virCheckpointNodeBitmap(node, sidecar->bitmap);
         if (!bits) {
             g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
                                 "the sidecar's bitmap went away");
@@ -259,11 +271,10 @@ virCheckpointSidecarBatchFill(virCheckpointSidecarBatch *batch, GError **error)
         const virCheckpointSidecarNode *node = g_ptr_array_index(batch->nodes, i);
 
         g_assert(part->sources->len > 0);
-        virCheckpointTxnAdd(
-            txn, node->node, VIR_CHECKPOINT_SIDECAR_BITMAP, part->granularity,
-            VIR_CHECKPOINT_BITMAP_PERSISTENT | VIR_CHECKPOINT_BITMAP_DISABLED);
-        virCheckpointTxnMerge(txn, node->node, VIR_CHECKPOINT_SIDECAR_BITMAP,
-                              part->sources);
+        virCheckpointTxnAdd(txn, node->node, node->bitmap, part->granularity,
+                            VIR_CHECKPOINT_BITMAP_PERSISTENT |
+                                VIR_CHECKPOINT_BITMAP_DISABLED);
+        virCheckpointTxnMerge(txn, node->node, node->bitmap, part->sources);
     }
     return virCheckpointTxnRun(txn, batch->monitor, error) &&
            virCheckpointSidecarBatchCount(batch, error) &&
@@ -492,9 +503,11 @@ virCheckpointSidecarAttachForLoad(virCheckpointStoreDomain *store,
         return NULL;
     sidecar =
         virCheckpointSidecarAttach(monitor, resized ? resized : path, TRUE, error);
-    if (sidecar)
+    if (sidecar && resized) {
         sidecar->scratch = g_steal_pointer(&resized);
-    else if (resized)
+        g_free(sidecar->bitmap);
+        sidecar->bitmap = virCheckpointSidecarBitmap(path);
+    } else if (resized)
         unlink(resized);
     return sidecar;
 }
@@ -512,7 +525,7 @@ virCheckpointSidecarSeen(virCheckpointMonitor *monitor, GPtrArray *open, GError 
         const virCheckpointBitmapInfo *info = NULL;
 
         if (node)
-            info = virCheckpointNodeBitmap(node, VIR_CHECKPOINT_SIDECAR_BITMAP);
+            info = virCheckpointNodeBitmap(node, sidecar->bitmap);
         if (!info || info->inconsistent) {
             g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
                                 "a sidecar's bitmap is not there for QEMU");
@@ -547,7 +560,7 @@ virCheckpointSidecarLoadBatch(virCheckpointStoreDomain *store,
             return FALSE;
         g_ptr_array_add(open, sidecar);
         ref.node = sidecar->node;
-        ref.name = VIR_CHECKPOINT_SIDECAR_BITMAP;
+        ref.name = sidecar->bitmap;
         g_array_append_val(sources, ref);
     }
     virCheckpointTxnMerge(txn, target->node, target->name, sources);

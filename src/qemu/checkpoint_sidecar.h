@@ -11,8 +11,11 @@
 #include "checkpoint_qmp.h"
 #include "checkpoint_store.h"
 
-/** Name of the one bitmap that a sidecar holds. */
-#define VIR_CHECKPOINT_SIDECAR_BITMAP "bits"
+/** Returns: (transfer full): name of the one bitmap that sidecar @file (a path or a
+ * name, maybe of the unfinished file) holds: the file's own up to ".qcow2".  So a file
+ * that stands under another one's name is not taken for it. */
+gchar *
+virCheckpointSidecarBitmap(const gchar *file);
 
 /** What the qcow2 bitmap reader found (checkpoint_qcow2.c). */
 typedef struct virCheckpointSidecarInfo {
@@ -22,8 +25,8 @@ typedef struct virCheckpointSidecarInfo {
     gboolean inUse;
 } virCheckpointSidecarInfo;
 
-/** Reads bitmap VIR_CHECKPOINT_SIDECAR_BITMAP of the qcow2 file @path, bounds-checked,
- * no QEMU. A missing bitmap or malformed file is an error naming it. */
+/** Reads the bitmap virCheckpointSidecarBitmap() of the qcow2 file @path,
+ * bounds-checked, no QEMU. A missing bitmap or malformed file is an error naming it. */
 gboolean
 virCheckpointSidecarRead(const gchar *path,
                          virCheckpointSidecarInfo *info,

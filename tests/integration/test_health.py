@@ -443,6 +443,19 @@ def removed_sidecar(oracle):
     return ('bad-sidecar', 'vda', 'c2'), 'heal'
 
 
+def swapped_sidecar(oracle):
+    """Whole, but another checkpoint's; a copy since it is refused."""
+    shutil.copy(sidecar(oracle, 'c1'), sidecar(oracle, 'c2'))
+    path = oracle.path('refused')
+    images.write_image(path, oracle.moments[1].models['vda'])
+    try:
+        jobs.start_copy(oracle.dom, 'vda', path, 'c2', None, True)
+    except libvirt.libvirtError as error:
+        assert os.path.basename(sidecar(oracle, 'c2')) in str(error), error
+        return ('bad-sidecar', 'vda', 'c2'), 'heal'
+    raise Failure('bits of another checkpoint were taken')
+
+
 def removed_bitmap(oracle):
     name = list(oracle.vm.bitmaps())[0]
     oracle.vm.qmp('block-dirty-bitmap-remove', node=oracle.vm.top(), name=name)
@@ -478,7 +491,7 @@ def test_each_damage_is_told_and_mended(host):
     """Check names disk, checkpoint and command; that command, as it stands, mends it;
     afterwards copies since each checkpoint are right."""
     damages = [stray_bitmap, orphan_sidecar, truncated_sidecar, removed_sidecar,
-               removed_bitmap, unreadable_record, removed_record]
+               swapped_sidecar, removed_bitmap, unreadable_record, removed_record]
     host.start_daemon()
     for number, damage in enumerate(damages if host.all else
                                     host.random.sample(damages, 4)):

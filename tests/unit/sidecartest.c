@@ -118,7 +118,7 @@ testMakesWhatQemuTakes(void)
         g_autofree gchar *path = g_strdup_printf("%s/made.qcow2", guest->folder);
         const gchar *const check[] = {"qemu-img", "check", "-q", path, NULL};
         const gchar *const add[] = {"qemu-img", "bitmap", "--add", "-g",
-                                    "2M",       path,     "bits",  NULL};
+                                    "2M",       path,     "made",  NULL};
         virCheckpointSidecarInfo info;
         g_autoptr(GError) error = NULL;
         struct stat status;

@@ -115,7 +115,8 @@ def _since(host, vm, target, name):
             raise Failure(f'{target}: the segment of {record.name} is lost')
         for sidecar in segment.sidecars:
             bits = images.bitmaps(os.path.join(folder(host, vm), sidecar))
-            if len(bits) != 1 or list(bits.values())[0].in_use:
+            if list(bits) != [sidecar.partition('.qcow2')[0]] or \
+                    list(bits.values())[0].in_use:
                 raise Failure(f'{sidecar}: {list(bits)} in use')
             clusters |= list(bits.values())[0].clusters()
         for bitmap in segment.bitmaps:
