@@ -199,6 +199,29 @@ virCheckpointMirrorCommitFiles(const virCheckpointMirrorStep *step, GError **err
     return FALSE;
 }
 
+/*
+ * From here on no start finds O.  One past us that began before that runs on it:
+ * libvirt shows the domain active as soon as a start has read the definition, so
+ * whoever sees it off after changing that may remove O.
+ */
+static gboolean
+virCheckpointMirrorLeaveOverlay(const virCheckpointMirrorStep *step, GError **error)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+
+    if (!step->view || virCheckpointMirrorIsDetached(step))
+        return TRUE;
+    if (!virCheckpointMirrorFixConfig(step, mirror->overlayPath, mirror->sourcePath,
+                                      "qcow2", error) ||
+        !virCheckpointDomainViewRefresh(step->view, error))
+        return FALSE;
+    if (!step->view->running)
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                "the domain was started while '%s' was committed", mirror->overlayPath);
+    return FALSE;
+}
+
 virCheckpointMirrorResult
 virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **error)
 {
@@ -213,7 +236,8 @@ virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **e
     if (virCheckpointMirrorOverlayNeeded(step) &&
         !virCheckpointMirrorCommitFiles(step, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
-    if (!virCheckpointFaultPoint("mirror/after-offline-commit", error))
+    if (!virCheckpointFaultPoint("mirror/after-offline-commit", error) ||
+        !virCheckpointMirrorLeaveOverlay(step, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_CLEANING, error)
                ? VIR_CHECKPOINT_MIRROR_MOVED

@@ -48,10 +48,15 @@ typedef struct virCheckpointSidecarNode {
 gchar *
 virCheckpointSidecarBitmap(const gchar *file)
 {
-    g_autofree gchar *name = g_path_get_basename(file);
-    const gchar *suffix = strstr(name, ".qcow2");
+    static const gchar *const suffixes[] = {".tmp", ".qcow2"};
+    gchar *name = g_path_get_basename(file);
+    gsize i;
 
-    return g_strndup(name, suffix ? (gsize)(suffix - name) : strlen(name));
+    for (i = 0; i < G_N_ELEMENTS(suffixes); i++) {
+        if (g_str_has_suffix(name, suffixes[i]))
+            name[strlen(name) - strlen(suffixes[i])] = '\0';
+    }
+    return name;
 }
 
 /* Closes what is open; goes on after a failure and reports the first.  The node of the

@@ -12,7 +12,7 @@
 #include "checkpoint_store.h"
 
 /** Returns: (transfer full): name of the one bitmap that sidecar @file (a path or a
- * name, maybe of the unfinished file) holds: the file's own up to ".qcow2".  So a file
+ * name, maybe of the unfinished file) holds: the file's own without ".qcow2".  So a file
  * that stands under another one's name is not taken for it. */
 gchar *
 virCheckpointSidecarBitmap(const gchar *file);

@@ -369,6 +369,38 @@ def test_guest_destroyed_as_a_mirror(host):
     scene.settled()
 
 
+def test_started_past_us_in_the_offline_commit(host):
+    """A guest that comes up on the overlay while that is committed keeps its file, and
+    what it writes."""
+    gate, log = os.path.join(host.work, 'gate'), os.path.join(host.work, 'points')
+    point = 'mirror/after-offline-commit'
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'{point}=hold:{gate}',
+                           'VIRT_CHECKPOINT_FAULTS_LOG': log})
+    scene = Scene(host, daemon=False)
+    vm, path = scene.vm, scene.path('replica.qcow2')
+    vm.write(0, 4 * MIB, 0xa1)
+    jobs.start_copy(scene.dom, 'vda', path, checkpoint='c1')
+    jobs.wait_ready(scene.events, 'vda')
+    vm.write(MIB, MIB, 0xa2)
+    vm.destroy()
+    wait_for(lambda: point in open(log).read().split(), 'the overlay is committed')
+    vm.start()
+    vm.disks['vda'].alias = ''
+    with open(gate, 'w', encoding='ascii'):
+        pass
+    vm.write(3 * MIB, MIB, 0xa3)
+    scene.events.wait('vda', 'failed')
+    scene.await_settled()
+    vm.write(5 * MIB, MIB, 0xa4)
+    vm.verify()
+    vm.destroy()
+    vm.start()
+    vm.disks['vda'].alias = ''
+    vm.verify()
+    scene.copy(path, checkpoint='c2')
+    images.expect_content(path, vm.disks['vda'].model)
+
+
 def test_pivot_that_fails_is_an_error(host):
     """A guest that is ended in the pivot: the call says so, the image is whole."""
     gate, log = os.path.join(host.work, 'gate'), os.path.join(host.work, 'points')
