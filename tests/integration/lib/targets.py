@@ -173,7 +173,13 @@ class Nbd:
         if self._process:
             self._process.send_signal(signal.SIGCONT)
             self._process.send_signal(signum)
-            self._process.wait()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                # qemu-nbd 7.2 may hang at its end after clients that broke off; what it
+                # was told to flush is in the file.
+                self._process.kill()
+                self._process.wait()
         self._process = None
 
     def hold(self, stopped=True):
