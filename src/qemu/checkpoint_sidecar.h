@@ -12,8 +12,8 @@
 #include "checkpoint_store.h"
 
 /** Returns: (transfer full): name of the one bitmap that sidecar @file (a path or a
- * name, maybe of the unfinished file) holds: the file's own without ".qcow2".  So a file
- * that stands under another one's name is not taken for it. */
+ * name, maybe of the unfinished file) holds: the file's own without ".qcow2".  So a
+ * file that stands under another one's name is not taken for it. */
 gchar *
 virCheckpointSidecarBitmap(const gchar *file);
 
