@@ -510,6 +510,7 @@ virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
     }
     if (virCheckpointEngineWatch(engine, &unreachable))
         return engine;
+    g_assert(unreachable);
     if (unreachable->domain == VIR_CHECKPOINT_ERROR) {
         g_propagate_error(error, g_steal_pointer(&unreachable));
         virCheckpointEngineFree(engine);

@@ -237,7 +237,7 @@ virCheckpointQcow2Count(const virCheckpointQcow2 *image,
     guint64 perEntry = image->clusterBytes * 8;
     guint64 entries = bits / perEntry + (bits % perEntry ? 1 : 0);
     g_autofree guint8 *table = NULL;
-    g_autofree guint8 *data = g_malloc(image->clusterBytes);
+    g_autofree guint8 *data = g_malloc0(image->clusterBytes);
     guint64 set = 0;
     guint64 i;
 

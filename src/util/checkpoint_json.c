@@ -221,10 +221,10 @@ virCheckpointJsonCopy(const virCheckpointJson *value)
         copy->items = g_ptr_array_new_with_free_func(virCheckpointJsonFreeItem);
     if (value->keys)
         copy->keys = g_ptr_array_new_with_free_func(g_free);
-    for (i = 0; i < virCheckpointJsonLength(value); i++) {
+    for (i = 0; value->items && i < value->items->len; i++) {
         g_ptr_array_add(copy->items,
                         virCheckpointJsonCopy(g_ptr_array_index(value->items, i)));
-        if (copy->keys)
+        if (value->keys)
             g_ptr_array_add(copy->keys, g_strdup(g_ptr_array_index(value->keys, i)));
     }
     return copy;
