@@ -172,6 +172,19 @@ class Case:
             self.vm.destroy()
             self._release()
 
+    def _await(self, thread):
+        """Waits until the operation returns.  Libvirt 9.0 may never answer a backup's
+        begin in whose course the guest was destroyed (docs/internals/backup.md): it is
+        ended then, and the call must return."""
+        stuck = self.operation.hangs_libvirt and self.party == 'destroy'
+        thread.join(30 if stuck else 60)
+        if stuck and thread.is_alive():
+            print('#   libvirtd does not answer: it is ended', flush=True)
+            self.host.restart_libvirtd(signal.SIGKILL)
+            thread.join(30)
+        if thread.is_alive():
+            raise Failure(f'{self.operation.name} does not return')
+
     def run(self):
         """TRUE if the point was reached; raises Failure with what is wrong."""
         self._start_daemon()
@@ -192,9 +205,7 @@ class Case:
             self.write()
             self.operation.written(self)
             self._disturb()
-        thread.join(60)
-        if thread.is_alive():
-            raise Failure('the operation does not return')
+        self._await(thread)
         if not reached and self.error:
             raise Failure(f'undisturbed, and {self.error}')
         self._judge()

@@ -92,9 +92,7 @@ class Killing(Case):
         thread.start()
         time.sleep(rng.random() ** 2 * 0.6)
         self._disturb()
-        thread.join(60)
-        if thread.is_alive():
-            raise Failure(f'{what} does not return')
+        self._await(thread)
         self._judge()
         self._tidy()
         self.kills[self.party] += 1

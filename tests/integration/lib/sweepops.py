@@ -21,6 +21,7 @@ class Operation:
     background = 0.1  # seconds for which it goes on after the answer
     off = False
     loses = False  # the setup has cost a segment already
+    hangs_libvirt = False  # stock 9.0 may not answer when the guest is destroyed in it
 
     def __init__(self, name):
         self.name = name
@@ -214,6 +215,7 @@ class Push(Operation):
 
     usual = 120
     push = True
+    hangs_libvirt = True
 
     def act(self, case):
         self.backup = backups.Backup(case.vm, case.oracle.dom, case.base, case.made, push=self.push)
