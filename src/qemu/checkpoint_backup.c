@@ -325,8 +325,10 @@ virCheckpointBackupAdopt(virCheckpointBackup *backup, GError **error)
         return FALSE;
     }
     backup->plan->state = VIR_CHECKPOINT_RECORD_READY;
-    return virCheckpointStoreSave(segments->store, backup->plan, error) &&
-           virCheckpointFaultPoint("backup/ready", error);
+    if (!virCheckpointStoreSave(segments->store, backup->plan, error))
+        return FALSE;
+    virCheckpointHeirsBegin(segments, backup->plan);
+    return virCheckpointFaultPoint("backup/ready", error);
 }
 
 /* The job runs, and the call can be answered. */

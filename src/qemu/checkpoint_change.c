@@ -272,6 +272,7 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
     g_debug("domain=%s checkpoint=%s state=creating->ready", segments->view->uuid,
             plan->def->name);
     virCheckpointSegmentsSaved(segments, plan);
+    virCheckpointHeirsBegin(segments, plan);
     if (record)
         *record = g_steal_pointer(&plan);
     return TRUE;

@@ -198,6 +198,16 @@ virCheckpointHeirsLooked(const virCheckpointSegments *segments,
 }
 
 void
+virCheckpointHeirsBegin(const virCheckpointSegments *segments,
+                        const virCheckpointRecord *record)
+{
+    guint i;
+
+    for (i = 0; segments->view->running && i < record->segments->len; i++)
+        virCheckpointHeirsLooked(segments, g_ptr_array_index(record->segments, i));
+}
+
+void
 virCheckpointHeirsFind(const virCheckpointSegments *segments,
                        const gchar *target,
                        const virCheckpointNode *top,

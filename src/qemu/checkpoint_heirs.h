@@ -39,6 +39,12 @@ void
 virCheckpointHeirsLooked(const virCheckpointSegments *segments,
                          const virCheckpointSegment *segment);
 
+/** The bitmaps of @record, which was just made, record on the disks of a guest that
+ * runs: whatever happens to these from now on is seen. */
+void
+virCheckpointHeirsBegin(const virCheckpointSegments *segments,
+                        const virCheckpointRecord *record);
+
 /** Opens the file in which the active bitmap of disk @target was made: a copy is ready
  * and may pivot at any moment.  Blocks as far as opening a file does. */
 void
