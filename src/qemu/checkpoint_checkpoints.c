@@ -58,6 +58,36 @@ virCheckpointEngineFind(GPtrArray *records, const gchar *name, GError **error)
     return NULL;
 }
 
+/*
+ * A push that may have ended decides about its checkpoint before the records are looked
+ * at: one that was read before and is returned after would come back from the dead.
+ */
+static void
+virCheckpointEngineConcludeBackup(virCheckpointEngine *engine, const gchar *uuid)
+{
+    if (!virCheckpointBackupIsPending(engine, uuid))
+        return;
+    virCheckpointEngineUnsettle(engine, uuid);
+    virCheckpointEngineSettle(engine, uuid, NULL);
+}
+
+/*
+ * TRUE if a crash left something undecided that concerns which checkpoints there are:
+ * an @unready record, or a copy that was being started and takes its checkpoint back.
+ */
+static gboolean
+virCheckpointEngineIsUndecided(virCheckpointEngine *engine,
+                               const gchar *uuid,
+                               gboolean unready)
+{
+    g_autoptr(GPtrArray) jobs = NULL;
+
+    if (unready)
+        return TRUE;
+    jobs = virCheckpointStorePeekJobs(engine->store, uuid, NULL);
+    return jobs && jobs->len > 0;
+}
+
 /* The record that clients know as @name, alone: as below. */
 static virCheckpointRecord *
 virCheckpointEnginePeekOne(virCheckpointEngine *engine,
@@ -67,10 +97,13 @@ virCheckpointEnginePeekOne(virCheckpointEngine *engine,
 {
     g_autoptr(virCheckpointRecord) record = NULL;
     gboolean unready = FALSE;
+    gboolean settled;
 
+    virCheckpointEngineConcludeBackup(engine, uuid);
+    settled = virCheckpointEngineIsSettled(engine, uuid);
     if (!virCheckpointStorePeekOne(engine->store, uuid, name, &record, &unready, error))
         return NULL;
-    if (unready && !virCheckpointEngineIsSettled(engine, uuid)) {
+    if (!settled && virCheckpointEngineIsUndecided(engine, uuid, unready)) {
         g_clear_pointer(&record, virCheckpointRecordFree);
         virCheckpointEngineSettle(engine, uuid, NULL);
         if (!virCheckpointStorePeekOne(engine->store, uuid, name, &record, &unready,
@@ -86,40 +119,31 @@ virCheckpointEnginePeekOne(virCheckpointEngine *engine,
 /*
  * The records' relations as they are.  Only what a crash left undecided is waited for:
  * otherwise a checkpoint would come or go under the eyes of the client that asks what
- * became of it.
+ * became of it.  So it is asked first whether the domain is settled, and then read:
+ * the other way round, what was read may be what settling has just decided against.
  */
 static GPtrArray *
 virCheckpointEnginePeek(virCheckpointEngine *engine, const gchar *uuid, GError **error)
 {
-    g_autoptr(GPtrArray) records =
-        virCheckpointStorePeekShared(engine->store, uuid, error);
-    g_autoptr(GPtrArray) jobs = NULL;
+    g_autoptr(GPtrArray) records = NULL;
+    gboolean unready = FALSE;
+    gboolean settled;
     guint i;
 
-    if (virCheckpointBackupIsPending(engine, uuid)) {
-        virCheckpointEngineUnsettle(engine, uuid);
-        virCheckpointEngineSettle(engine, uuid, NULL);
-        g_clear_pointer(&records, g_ptr_array_unref);
-        return virCheckpointStorePeekShared(engine->store, uuid, error);
-    }
-    if (virCheckpointEngineIsSettled(engine, uuid))
+    virCheckpointEngineConcludeBackup(engine, uuid);
+    settled = virCheckpointEngineIsSettled(engine, uuid);
+    records = virCheckpointStorePeekShared(engine->store, uuid, error);
+    if (settled || !records)
         return g_steal_pointer(&records);
-    /* A copy that was being started takes its checkpoint back. */
-    jobs = virCheckpointStorePeekJobs(engine->store, uuid, NULL);
-    if (jobs && jobs->len > 0) {
-        virCheckpointEngineSettle(engine, uuid, NULL);
-        g_clear_pointer(&records, g_ptr_array_unref);
-        return virCheckpointStorePeekShared(engine->store, uuid, error);
-    }
-    for (i = 0; records && i < records->len; i++) {
+    for (i = 0; !unready && i < records->len; i++) {
         const virCheckpointRecord *record = g_ptr_array_index(records, i);
 
-        if (record->state != VIR_CHECKPOINT_RECORD_READY) {
-            virCheckpointEngineSettle(engine, uuid, NULL);
-            return virCheckpointStorePeekShared(engine->store, uuid, error);
-        }
+        unready = record->state != VIR_CHECKPOINT_RECORD_READY;
     }
-    return g_steal_pointer(&records);
+    if (!virCheckpointEngineIsUndecided(engine, uuid, unready))
+        return g_steal_pointer(&records);
+    virCheckpointEngineSettle(engine, uuid, NULL);
+    return virCheckpointStorePeekShared(engine->store, uuid, error);
 }
 
 static gboolean
