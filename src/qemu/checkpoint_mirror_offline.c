@@ -202,7 +202,8 @@ virCheckpointMirrorCommitFiles(const virCheckpointMirrorStep *step, GError **err
 /*
  * From here on no start finds O.  One past us that began before that runs on it:
  * libvirt shows the domain active as soon as a start has read the definition, so
- * whoever sees it off after changing that may remove O.
+ * whoever sees it off after changing that may remove O.  Whoever sees it active names O
+ * again at once: should that guest end before anybody looks again, O is needed.
  */
 static gboolean
 virCheckpointMirrorLeaveOverlay(const virCheckpointMirrorStep *step, GError **error)
@@ -217,6 +218,10 @@ virCheckpointMirrorLeaveOverlay(const virCheckpointMirrorStep *step, GError **er
         return FALSE;
     if (!step->view->running)
         return TRUE;
+    if (!virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
+                                      "qcow2", error) ||
+        !virCheckpointFaultPoint("mirror/started-past-us", error))
+        return FALSE;
     g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
                 "the domain was started while '%s' was committed", mirror->overlayPath);
     return FALSE;

@@ -401,6 +401,41 @@ def test_started_past_us_in_the_offline_commit(host):
     images.expect_content(path, vm.disks['vda'].model)
 
 
+def test_started_past_us_and_gone_again(host):
+    """Such a guest that ends before anybody looks again loses nothing of what it wrote."""
+    gates, log = os.path.join(host.work, 'gate'), os.path.join(host.work, 'points')
+    points = ('mirror/after-offline-commit', 'mirror/started-past-us')
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': ','.join(
+        f'{point}@1=hold:{gates}{i}' for i, point in enumerate(points)),
+        'VIRT_CHECKPOINT_FAULTS_LOG': log})
+    scene = Scene(host, daemon=False)
+    vm, path = scene.vm, scene.path('replica.qcow2')
+    vm.write(0, 4 * MIB, 0xb1)
+    jobs.start_copy(scene.dom, 'vda', path, checkpoint='c1')
+    jobs.wait_ready(scene.events, 'vda')
+    vm.write(MIB, MIB, 0xb2)
+    vm.destroy()
+    wait_for(lambda: points[0] in open(log).read().split(), 'the overlay is committed')
+    vm.start()
+    vm.disks['vda'].alias = ''
+    vm.write(3 * MIB, MIB, 0xb3)
+    with open(gates + '0', 'w', encoding='ascii'):
+        pass
+    wait_for(lambda: points[1] in open(log).read().split(), 'the guest is seen')
+    vm.write(5 * MIB, MIB, 0xb4)
+    vm.destroy()
+    with open(gates + '1', 'w', encoding='ascii'):
+        pass
+    scene.events.wait('vda', 'failed')
+    scene.await_settled()
+    images.expect_content(vm.disks['vda'].path, vm.disks['vda'].model)
+    vm.start()
+    vm.disks['vda'].alias = ''
+    vm.verify()
+    scene.copy(path, checkpoint='c2')
+    images.expect_content(path, vm.disks['vda'].model)
+
+
 def test_pivot_that_fails_is_an_error(host):
     """A guest that is ended in the pivot: the call says so, the image is whole."""
     gate, log = os.path.join(host.work, 'gate'), os.path.join(host.work, 'points')
