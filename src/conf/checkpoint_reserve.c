@@ -10,7 +10,9 @@
  * that may have them, the file goes, and the write is tried once more.  It is made
  * again as soon as there is room.
  *
- * The file holds nothing and is not synced: lost, it is made again.
+ * The file holds nothing and is not synced.  Lost, or without its blocks (we ended
+ * between making it and giving it some, or the host did), it gets them when the store
+ * is opened: allocating what is there already does nothing.
  */
 
 #include "config.h"
@@ -32,10 +34,8 @@ virCheckpointReserveMake(const gchar *root)
     VIR_CHECKPOINT_AUTOFD int fd = -1;
     int failed = 0;
 
-    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
-        if (errno == EEXIST)
-            return TRUE;
         g_debug("make '%s': %s", path, g_strerror(errno));
         return FALSE;
     }

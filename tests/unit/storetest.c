@@ -206,6 +206,25 @@ testStoreReserve(testFixture *f, gconstpointer opaque)
     g_assert_true(g_file_test(path, G_FILE_TEST_EXISTS));
 }
 
+/* Whoever ended between making the file and giving it blocks left no reserve. */
+static void
+testStoreReserveUnfinished(testFixture *f, gconstpointer opaque)
+{
+    g_autofree gchar *path = g_build_filename(f->root, "reserve", NULL);
+    GStatBuf whole;
+    GStatBuf sb;
+
+    g_assert_cmpint(g_stat(path, &whole), ==, 0);
+    g_assert_true(g_file_set_contents(path, "", 0, NULL));
+    g_assert_cmpint(g_stat(path, &sb), ==, 0);
+    g_assert_cmpint(sb.st_blocks, <, whole.st_blocks);
+    virCheckpointStoreFree(f->store);
+    f->store = virCheckpointStoreOpen(f->root, NULL);
+    g_assert_cmpint(g_stat(path, &sb), ==, 0);
+    g_assert_cmpint(sb.st_blocks, >=, whole.st_blocks);
+    g_assert_cmpint(sb.st_size, ==, whole.st_size);
+}
+
 static void
 testStoreLater(testFixture *f, gconstpointer opaque)
 {
@@ -577,6 +596,7 @@ main(int argc, char **argv)
     TEST("/store/one-daemon-a-host", testStoreHost);
     TEST("/store/unknown-version", testStoreVersion);
     TEST("/store/reserve", testStoreReserve);
+    TEST("/store/reserve-unfinished", testStoreReserveUnfinished);
     TEST("/store/well-later", testStoreLater);
     TEST("/store/bad-files", testStoreBadFiles);
     TEST("/store/unreadable-file", testStoreUnreadable);
