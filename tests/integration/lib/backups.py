@@ -167,6 +167,9 @@ class Backup:
         """Judges it (bases: what the incremental parts go on top of) and ends it."""
         if self.push:
             self.wait()
+            # Libvirt shows no job a moment before QEMU gives up the images.
+            wait_for(lambda: not any(map(images.in_use, self.paths.values())),
+                     'the targets are closed')
         for target in self.disks:
             base = (bases or {}).get(target) if self.since.get(target) else None
             self.judge(target, base)

@@ -8,8 +8,9 @@ look at it when the guest is off, suspended, or when the image is no longer in u
 import json
 import os
 import struct
-import time
+import subprocess
 import tempfile
+import time
 
 from .domain import CLUSTER, SECTOR, Model, qemu_img
 from .host import Failure
@@ -21,6 +22,13 @@ AUTO = 2
 
 def info(path, force=False):
     return json.loads(qemu_img('info', *(['-U'] if force else []), '--output=json', path))
+
+
+def in_use(path):
+    """TRUE while a QEMU has it open for writing."""
+    done = subprocess.run(['qemu-img', 'info', path], capture_output=True,
+                          text=True, check=False)
+    return done.returncode != 0 and '"write" lock' in done.stderr
 
 
 class RawView:

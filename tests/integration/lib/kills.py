@@ -427,12 +427,24 @@ class Case:
         if self.oracle:
             self.oracle.events.close()
         try:
-            if self.party == 'front' and self.host.daemon_running():
-                self._kill_daemon()
-            self.host.kill_daemon()
+            self._end_daemon()
         finally:
             self.host.kill_libvirtd()
+            self.host.start_libvirtd()
         self._forget()
+
+    def _end_daemon(self):
+        """A worker serves on without its supervisor, so that must start none while both
+        are killed."""
+        workers = []
+        if self.party == 'front' and self.host.daemon_running():
+            pid = self.host.daemon_pid()
+            os.kill(pid, signal.SIGSTOP)
+            wait_for(lambda: session.state(pid) in 'TZ', 'the supervisor stands still')
+            workers = session.children(pid)
+        self.host.kill_daemon()
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
 
     def _forget(self):
         if self.party == 'front' and os.path.exists(self.host.front):
@@ -445,7 +457,6 @@ class Case:
         pid = self.host.qemu_pid(self.vm.name)
         if pid and os.path.exists(f'/proc/{pid}'):
             os.kill(pid, signal.SIGKILL)
-        self.host.start_libvirtd()
         self.vm.reconnect()
         wait_for(lambda: not self.vm.dom.isActive(), 'libvirt notices QEMU\'s death')
         self.vm.dom.undefine()

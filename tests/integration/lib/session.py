@@ -43,6 +43,15 @@ def _die_with_parent():
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL if is_root() else signal.SIGTERM)
 
 
+def state(pid):
+    """Its letter, as of proc(5); Z when it is gone."""
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as stat:
+            return stat.read().rpartition(b')')[2].split()[0].decode()
+    except OSError:
+        return 'Z'
+
+
 def children(pid):
     """The direct children of a process."""
     found = []
