@@ -14,6 +14,8 @@
  * libc's. With a power cut the child also undoes, as it dies, what was not synced:
  * names that changed since their directory was, contents since the file was.  An exit
  * alone keeps the page cache and so cannot show a missing sync.
+ *
+ * With an I/O error nobody dies: the Nth call fails, once or from then on.
  */
 
 #include "config.h"
@@ -21,6 +23,7 @@
 #include "storelib.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -38,6 +41,9 @@ typedef struct testName {
 
 static gint testStepsLeft = -1; /* -1: not counting */
 static gboolean testPowerCut;
+static gint testCallsLeft = -1; /* -1: none fails, 0: each does */
+static gboolean testFailsOnce;  /* a disk that is well again at once */
+static gboolean testCallHasFailed;
 static GPtrArray *testNames;   /* testName*, oldest first */
 static GHashTable *testSynced; /* inode -> bytes that are synced */
 static volatile guint *testAnswered;
@@ -108,6 +114,21 @@ testStep(void)
         testDie();
 }
 
+/* TRUE, with errno: this call is one that the disk refuses. */
+static gboolean
+testCallFails(void)
+{
+    if (testCallsLeft > 0)
+        testCallsLeft--;
+    if (testCallsLeft != 0)
+        return FALSE;
+    if (testFailsOnce)
+        testCallsLeft = -1;
+    testCallHasFailed = TRUE;
+    errno = EIO;
+    return TRUE;
+}
+
 /* @path is about to change what it names. */
 static void
 testNoteName(const gchar *path)
@@ -153,6 +174,8 @@ fsync(int fd)
 {
     int rc = 0;
 
+    if (testCallFails())
+        return -1;
     testStep();
     rc = TEST_REAL(fsync)(fd);
     testNoteSync(fd);
@@ -164,15 +187,26 @@ fdatasync(int fd)
 {
     int rc = 0;
 
+    if (testCallFails())
+        return -1;
     testStep();
     rc = TEST_REAL(fdatasync)(fd);
     testNoteSync(fd);
     return rc;
 }
 
+/* Is no step: what is written by halves has no name yet, or is cut when it is read. */
+TEST_EXPORT ssize_t
+write(int fd, const void *data, size_t bytes)
+{
+    return testCallFails() ? -1 : TEST_REAL(write)(fd, data, bytes);
+}
+
 TEST_EXPORT int
 rename(const char *from, const char *to)
 {
+    if (testCallFails())
+        return -1;
     testStep();
     testNoteName(from);
     testNoteName(to);
@@ -182,6 +216,8 @@ rename(const char *from, const char *to)
 TEST_EXPORT int
 unlink(const char *path)
 {
+    if (testCallFails())
+        return -1;
     testStep();
     testNoteName(path);
     return TEST_REAL(unlink)(path);
@@ -408,6 +444,50 @@ testCrashPowerCut(void)
     testSweep(TRUE, NULL);
 }
 
+/* Runs all operations until one fails, with a disk that refuses the @call-th call.
+ * Returns: TRUE if there was one. */
+static gboolean
+testRunRefused(gint call, gboolean once)
+{
+    g_autoptr(virCheckpointStore) store = virCheckpointStoreOpen(testRoot, NULL);
+    g_autoptr(virCheckpointStoreDomain) domain = testStart(store);
+    gboolean failed = FALSE;
+    guint i;
+
+    testPutFile(testRoot, "used.0.qcow2", "u");
+    testPutFile(testRoot, "unused.0.qcow2", "u");
+    testFailsOnce = once;
+    testCallHasFailed = FALSE;
+    testCallsLeft = call;
+    for (i = 0; i < TEST_OPERATIONS && !failed; i++)
+        failed = !testOperation(domain, i);
+    /* What is closed meets the same disk. */
+    g_clear_pointer(&domain, virCheckpointStoreDomainClose);
+    testCallsLeft = -1;
+    *testAnswered = failed ? i - 1 : i;
+    g_assert_true(testCallHasFailed || !failed);
+    return testCallHasFailed;
+}
+
+/* The disk refuses any one call, or all from then on: what was answered is there, what
+ * failed is the old state or the new one, and once the disk is well all goes on. */
+static void
+testIoErrors(void)
+{
+    g_autoptr(GPtrArray) expected = testExpected();
+    gboolean once;
+    gint call;
+
+    /* It warns, as it must. */
+    g_log_set_always_fatal(G_LOG_LEVEL_CRITICAL | G_LOG_FATAL_MASK);
+    for (once = FALSE; once <= TRUE; once++) {
+        for (call = 1; testRunRefused(call, once); call++)
+            testCheck(expected, call);
+        testCheck(expected, call);
+        g_assert_cmpint(call, >, 3 * TEST_OPERATIONS);
+    }
+}
+
 #ifdef VIR_CHECKPOINT_FAULTS
 static void
 testCrashFaultPoints(void)
@@ -458,6 +538,7 @@ main(int argc, char **argv)
     g_assert_true(testAnswered != MAP_FAILED);
     g_test_add_func("/store/crash-at-every-call", testCrashExit);
     g_test_add_func("/store/power-cut-at-every-call", testCrashPowerCut);
+    g_test_add_func("/store/io-error-at-every-call", testIoErrors);
 #ifdef VIR_CHECKPOINT_FAULTS
     g_test_add_func("/store/crash-at-every-fault-point", testCrashFaultPoints);
     g_test_add_func("/store/failure-at-every-fault-point", testFailEveryPoint);
