@@ -20,13 +20,13 @@
 #include "config.h"
 
 #include <string.h>
-#include <sys/stat.h>
 
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_offline.h"
+#include "checkpoint_stamp.h"
 
 /** A job that is told to end does so after the request that it is at. */
 #define VIR_CHECKPOINT_AGAIN_STOP_MS (5 * 1000)
@@ -35,18 +35,6 @@
 #define VIR_CHECKPOINT_AGAIN_POLL_MS 10
 /** Longer than the tick by which kernels take a file's times. */
 #define VIR_CHECKPOINT_AGAIN_TICK_MS 20
-
-/* Which file the target is, however it looks; NULL: nobody can tell. */
-static gchar *
-virCheckpointMirrorOffFile(int fd)
-{
-    struct stat st;
-
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return NULL;
-    return g_strdup_printf("%" G_GUINT64_FORMAT ":%" G_GUINT64_FORMAT,
-                           (guint64)st.st_dev, (guint64)st.st_ino);
-}
 
 gboolean
 virCheckpointMirrorOffKeep(const virCheckpointMirrorStep *step,
@@ -59,7 +47,7 @@ virCheckpointMirrorOffKeep(const virCheckpointMirrorStep *step,
     g_free(job->offlineSource);
     job->offlineSource = virCheckpointOfflineStamp(job->sourcePath);
     g_free(job->offlineDest);
-    job->offlineDest = virCheckpointMirrorOffFile(mirror->targetFd);
+    job->offlineDest = virCheckpointStampFileFd(mirror->targetFd);
     return virCheckpointMirrorAsideKeep(step, node, error);
 }
 
@@ -122,7 +110,7 @@ virCheckpointMirrorOffOpenTarget(virCheckpointMirror *mirror, GError **error)
         }
         g_usleep(VIR_CHECKPOINT_AGAIN_POLL_MS * 1000);
     }
-    file = virCheckpointMirrorOffFile(mirror->targetFd);
+    file = virCheckpointStampFileFd(mirror->targetFd);
     if (file && g_strcmp0(file, job->offlineDest) == 0)
         return TRUE;
     g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,

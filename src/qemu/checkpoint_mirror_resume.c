@@ -31,40 +31,12 @@
 #include "checkpoint_mirror_request.h"
 #include "checkpoint_mirror_resume.h"
 #include "checkpoint_mirrorpriv.h"
+#include "checkpoint_stamp.h"
 
 /* Longer than the tick by which kernels take a file's times. */
 #define VIR_CHECKPOINT_RESUME_TICK_USEC (20 * 1000)
-
-static gchar *
-virCheckpointMirrorFileId(const struct stat *st)
-{
-    return g_strdup_printf("%" G_GUINT64_FORMAT ":%" G_GUINT64_FORMAT,
-                           (guint64)st->st_dev, (guint64)st->st_ino);
-}
-
-static gchar *
-virCheckpointMirrorFileStamp(const struct stat *st)
-{
-    g_autofree gchar *id = virCheckpointMirrorFileId(st);
-
-    return g_strdup_printf(
-        "%s:%" G_GINT64_FORMAT ":%" G_GINT64_FORMAT ".%09ld:%" G_GINT64_FORMAT ".%09ld",
-        id, (gint64)st->st_size, (gint64)st->st_mtim.tv_sec, st->st_mtim.tv_nsec,
-        (gint64)st->st_ctim.tv_sec, st->st_ctim.tv_nsec);
-}
-
-/* Of a plain file; NULL for anything else. */
-static gchar *
-virCheckpointMirrorPathStamp(const gchar *path, gchar **id)
-{
-    struct stat st;
-
-    if (!path || stat(path, &st) < 0 || !S_ISREG(st.st_mode))
-        return NULL;
-    if (id)
-        *id = virCheckpointMirrorFileId(&st);
-    return virCheckpointMirrorFileStamp(&st);
-}
+#define VIR_CHECKPOINT_RESUME_PARTS                                                    \
+    (VIR_CHECKPOINT_STAMP_DEVICE | VIR_CHECKPOINT_STAMP_CHANGE)
 
 void
 virCheckpointMirrorResumeSift(virCheckpointStoreDomain *store, GPtrArray *resumes)
@@ -73,7 +45,8 @@ virCheckpointMirrorResumeSift(virCheckpointStoreDomain *store, GPtrArray *resume
 
     while (i < resumes->len) {
         const virCheckpointResumeRecord *record = g_ptr_array_index(resumes, i);
-        g_autofree gchar *stamp = virCheckpointMirrorPathStamp(record->destPath, NULL);
+        g_autofree gchar *stamp =
+            virCheckpointStampLookPath(record->destPath, VIR_CHECKPOINT_RESUME_PARTS);
         g_autoptr(GError) error = NULL;
 
         if (g_strcmp0(stamp, record->stamp) == 0) {
@@ -99,8 +72,8 @@ virCheckpointMirrorResumePlan(virCheckpointStoreDomain *store,
     if (fd < 0 || job->destCreated || !job->sinceId || fstat(fd, &st) < 0 ||
         !S_ISREG(st.st_mode))
         return;
-    job->destId = virCheckpointMirrorFileId(&st);
-    stamp = virCheckpointMirrorFileStamp(&st);
+    job->destId = virCheckpointStampFile(&st);
+    stamp = virCheckpointStampLook(&st, VIR_CHECKPOINT_RESUME_PARTS);
     resumes = virCheckpointStoreListResumes(store);
     for (i = 0; i < resumes->len; i++) {
         const virCheckpointResumeRecord *record = g_ptr_array_index(resumes, i);
@@ -296,13 +269,14 @@ virCheckpointMirrorKeepStamp(const virCheckpointMirrorStep *step,
                              GError **error)
 {
     const virCheckpointJobRecord *job = step->mirror->job;
-    g_autofree gchar *id = NULL;
+    g_autofree gchar *file = g_strdup_printf("%s:", job->destId ? job->destId : "");
     g_autofree gchar *again = NULL;
 
-    record->stamp = virCheckpointMirrorPathStamp(job->destPath, &id);
+    record->stamp =
+        virCheckpointStampLookPath(job->destPath, VIR_CHECKPOINT_RESUME_PARTS);
     g_usleep(VIR_CHECKPOINT_RESUME_TICK_USEC);
-    again = virCheckpointMirrorPathStamp(job->destPath, NULL);
-    if (record->stamp && g_strcmp0(id, job->destId) == 0 &&
+    again = virCheckpointStampLookPath(job->destPath, VIR_CHECKPOINT_RESUME_PARTS);
+    if (record->stamp && g_str_has_prefix(record->stamp, file) &&
         g_strcmp0(again, record->stamp) == 0)
         return TRUE;
     g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,

@@ -27,6 +27,7 @@
 #include "checkpoint_offline_guard.h"
 #include "checkpoint_offline_witness.h"
 #include "checkpoint_offlinepriv.h"
+#include "checkpoint_stamp.h"
 #include "checkpoint_storage_volume.h"
 
 #define QCOW2_MAGIC "QFI\xfb"
@@ -396,14 +397,5 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
 gchar *
 virCheckpointOfflineStamp(const gchar *path)
 {
-    struct stat st;
-
-    if (!path || !g_path_is_absolute(path) || stat(path, &st) < 0 ||
-        !S_ISREG(st.st_mode))
-        return NULL;
-    return g_strdup_printf("%" G_GUINT64_FORMAT ":%" G_GINT64_FORMAT
-                           ":%" G_GINT64_FORMAT ".%09ld:%" G_GINT64_FORMAT ".%09ld",
-                           (guint64)st.st_ino, (gint64)st.st_size,
-                           (gint64)st.st_mtim.tv_sec, st.st_mtim.tv_nsec,
-                           (gint64)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+    return virCheckpointStampLookPath(path, VIR_CHECKPOINT_STAMP_CHANGE);
 }

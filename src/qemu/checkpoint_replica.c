@@ -15,23 +15,14 @@
 
 #include "config.h"
 
-#include <sys/stat.h>
-
 #include "checkpoint_error.h"
 #include "checkpoint_replica.h"
+#include "checkpoint_stamp.h"
 
 gchar *
 virCheckpointReplicaStamp(const gchar *path)
 {
-    struct stat st;
-
-    if (!path || !g_path_is_absolute(path) || stat(path, &st) < 0 ||
-        !S_ISREG(st.st_mode))
-        return NULL;
-    return g_strdup_printf("%" G_GUINT64_FORMAT ":%" G_GINT64_FORMAT
-                           ":%" G_GINT64_FORMAT ".%09ld",
-                           (guint64)st.st_ino, (gint64)st.st_size,
-                           (gint64)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    return virCheckpointStampLookPath(path, 0);
 }
 
 void
