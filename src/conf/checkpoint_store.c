@@ -207,6 +207,20 @@ virCheckpointStoreListDomains(virCheckpointStore *store, GError **error)
     return uuids;
 }
 
+GPtrArray *
+virCheckpointStoreListLocks(virCheckpointStore *store)
+{
+    g_autoptr(GPtrArray) uuids = virCheckpointStoreListDomains(store, NULL);
+    GPtrArray *paths = g_ptr_array_new_with_free_func(g_free);
+    guint i;
+
+    for (i = 0; uuids && i < uuids->len; i++)
+        g_ptr_array_add(paths,
+                        g_build_filename(store->root, g_ptr_array_index(uuids, i),
+                                         VIR_CHECKPOINT_STORE_LOCK, NULL));
+    return paths;
+}
+
 static virCheckpointStoreFolder *
 virCheckpointStoreFolderOf(virCheckpointStore *store, const gchar *uuid)
 {

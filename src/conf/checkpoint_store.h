@@ -92,6 +92,10 @@ virCheckpointStoreDomainPath(virCheckpointStoreDomain *domain,
                              const gchar *name,
                              GError **error);
 
+/** Paths of the locks of all domains that have a folder. */
+GPtrArray *
+virCheckpointStoreListLocks(virCheckpointStore *store);
+
 /** UUIDs that have a folder. */
 GPtrArray *
 virCheckpointStoreListDomains(virCheckpointStore *store, GError **error);

@@ -322,6 +322,7 @@ virCheckpointEngineLockHost(virCheckpointEngine *engine,
 {
     g_autofree char *capabilities = NULL;
     g_autofree gchar *uuid = NULL;
+    g_autoptr(GPtrArray) locks = NULL;
     g_autoptr(xmlDoc) doc = NULL;
 
     if (g_atomic_int_get(&engine->hostLocked))
@@ -335,6 +336,9 @@ virCheckpointEngineLockHost(virCheckpointEngine *engine,
     if (!virCheckpointStoreLockHost(engine->store, uuid ? uuid : "host", error))
         return FALSE;
     engine->host = g_steal_pointer(&uuid);
+    /* From here on no daemon of this host but us has any. */
+    locks = virCheckpointStoreListLocks(engine->store);
+    virCheckpointMonitorEndStorageDaemons(locks);
     g_atomic_int_set(&engine->hostLocked, TRUE);
     return TRUE;
 }

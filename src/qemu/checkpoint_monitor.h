@@ -66,6 +66,10 @@ virCheckpointMonitor *
 virCheckpointMonitorNewStorageDaemon(const gchar *const *argv,
                                      const virCheckpointStorageDaemonOptions *options,
                                      GError **error);
+/** Those that a killed daemon left and that have one of @locks (gchar*) open get as
+ * long as we give our own; in the background.  Once, before we start the first one. */
+void
+virCheckpointMonitorEndStorageDaemons(GPtrArray *locks);
 
 /**
  * virCheckpointMonitorRun:

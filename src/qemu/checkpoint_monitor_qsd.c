@@ -15,7 +15,7 @@
  * starts them all.  One that only reads, or writes what no record names, is killed. One
  * that has a guest's image open read-write is told to end in order: it writes its
  * bitmaps back, and the lock of the domain's folder, which it inherits, is free only
- * then.
+ * then.  If it cannot, as a server hangs, the next daemon ends it: checkpoint_orphan.c.
  *
  * It runs as our user, with CAP_DAC_OVERRIDE as its only capability (an image may
  * belong to QEMU's user), cannot gain others, and has no network unless an image needs
@@ -42,6 +42,7 @@
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
 #include "checkpoint_monitor.h"
+#include "checkpoint_orphan.h"
 
 #define PROGRAM "qemu-storage-daemon"
 /** Longest wait for one answer: a merge reads whole bitmaps, never data. */
@@ -411,4 +412,22 @@ virCheckpointMonitorNewStorageDaemon(const gchar *const *argv,
     g_ptr_array_add(args, (gpointer) "chardev=monitor");
     g_ptr_array_add(args, NULL);
     return virCheckpointStorageDaemonStart(args, options, pair[0], pair[1], error);
+}
+
+static gpointer
+virCheckpointStorageDaemonOrphans(gpointer data)
+{
+    g_autoptr(GPtrArray) locks = data;
+
+    virCheckpointOrphansEnd(PROGRAM, locks, ORDERLY_TIMEOUT_MS);
+    return NULL;
+}
+
+void
+virCheckpointMonitorEndStorageDaemons(GPtrArray *locks)
+{
+    /* It ends with the process at the latest: nobody waits for it. */
+    if (locks->len > 0)
+        g_thread_unref(g_thread_new("orphans", virCheckpointStorageDaemonOrphans,
+                                    g_ptr_array_ref(locks)));
 }

@@ -481,6 +481,19 @@ def test_network_disk_while_off(host):
     assert not images.bitmaps(path)
 
 
+def network_guest(host, server):
+    """A domain whose disk is qcow2 behind this server."""
+    server.stop()
+    qemu_img('create', '-q', '-f', 'qcow2', server.path, str(4 * MIB))
+    os.truncate(server.path, 8 * MIB)  # what is behind NBD does not grow
+    server.start()
+    return host.connect().defineXML(
+        f"""<domain type='qemu'><name>vm</name><memory unit='MiB'>32</memory>
+        <os><type arch='x86_64' machine='q35'>hvm</type></os><devices>
+        {server.xml.replace('</disk>', "<target dev='vda' bus='virtio'/></disk>")}
+        </devices></domain>""")
+
+
 @slow
 @limit(400)
 def test_server_that_hangs_while_off(host):
@@ -488,15 +501,7 @@ def test_server_that_hangs_while_off(host):
     so long, and named; when it answers again everything works."""
     go, log = os.path.join(host.images, 'go'), os.path.join(host.logs, 'faults.log')
     with Nbd(host, 'remote.qcow2', 4 * MIB, fmt='qcow2') as server:
-        server.stop()
-        qemu_img('create', '-q', '-f', 'qcow2', server.path, str(4 * MIB))
-        os.truncate(server.path, 8 * MIB)  # what is behind NBD does not grow
-        server.start()
-        host.connect().defineXML(
-            f"""<domain type='qemu'><name>vm</name><memory unit='MiB'>32</memory>
-            <os><type arch='x86_64' machine='q35'>hvm</type></os><devices>
-            {server.xml.replace('</disk>', "<target dev='vda' bus='virtio'/></disk>")}
-            </devices></domain>""")
+        network_guest(host, server)
         host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'offline/in-use@2=hold:{go}',
                                'VIRT_CHECKPOINT_FAULTS_LOG': log})
         dom = host.connect(ours=True).lookupByName('vm')
@@ -520,6 +525,46 @@ def test_server_that_hangs_while_off(host):
         for one in dom.listAllCheckpoints():
             one.delete(0)
         none_left()
+    assert not images.bitmaps(server.path)
+
+
+@slow
+@limit(400)
+def test_server_that_hangs_when_we_die(host):
+    """A storage daemon that cannot close a hanging server's image when we are killed gets
+    its time, and is killed by our successor; then the domain can be worked on."""
+    go, log = os.path.join(host.images, 'go'), os.path.join(host.logs, 'faults.log')
+    with Nbd(host, 'remote.qcow2', 4 * MIB, fmt='qcow2') as server:
+        dom = network_guest(host, server)
+        host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'offline/in-use@2=hold:{go}',
+                               'VIRT_CHECKPOINT_FAULTS_LOG': log})
+        ours = host.connect(ours=True).lookupByName('vm')
+        ours.checkpointCreateXML(checkpoint_xml('c1'), 0)
+        none_left()
+        hung = jobs.Later(ours.checkpointCreateXML, checkpoint_xml('c2'), 0)
+        wait_for(lambda: count(log, 'offline/in-use') == 2, 'the image is open')
+        left = list(storage_daemons())[0]
+        server.hold()
+        host.kill_daemon()
+        hung.join()
+        host.start_daemon()
+        ours = host.connect(ours=True).lookupByName('vm')
+        waits = jobs.Later(ours.checkpointCreateXML, checkpoint_xml('c3'), 0)
+        assert left in storage_daemons()
+        wait_for(lambda: left not in storage_daemons(), 'it is killed', 120)
+        server.hold(False)
+        error = waits.join(200)
+        assert not error, error
+        none_left()
+        assert [c.getName() for c in ours.listAllCheckpoints()] == ['c1', 'c3']
+        # What is on a server shows no times: who wrote to it since is not known.
+        expect_error(libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, "disk 'vda'",
+                     ours.checkpointLookupByName('c1').getXMLDesc, SIZE)
+        assert "size='0'" in ours.checkpointLookupByName('c3').getXMLDesc(SIZE)
+        for one in ours.listAllCheckpoints():
+            one.delete(0)
+        none_left()
+        dom.undefine()
     assert not images.bitmaps(server.path)
 
 
