@@ -39,10 +39,13 @@
 #define VIR_CHECKPOINT_STORE_VERSION "virtcheckpoint-store 1\n"
 
 #define VIR_CHECKPOINT_STORE_LOCK_TRIES 1000
+/** For the lock of a daemon that ended just now. */
+#define PATIENCE_MS 1000
 
 struct virCheckpointStore {
     gchar *root;
     int hostFd;          /* holds the host's lock, or -1 */
+    gboolean refused;    /* another daemon had it */
     gint ready;          /* atomic: the root was found to be one, of our version */
     gint reserveGone;    /* atomic: it was given and is to be made again */
     GMutex lock;         /* guards @folders; a folder's own lock may be taken inside */
@@ -160,9 +163,12 @@ virCheckpointStoreLockHost(virCheckpointStore *store, const gchar *key, GError *
 
     if (!virCheckpointStoreReady(store, error))
         return FALSE;
-    store->hostFd = virCheckpointFileLock(path, FALSE, &local);
+    /* Once: beside another daemon each operation asks again. */
+    store->hostFd =
+        virCheckpointFileLockSoon(path, store->refused ? 0 : PATIENCE_MS, &local);
     if (store->hostFd >= 0)
         return TRUE;
+    store->refused = TRUE;
     if (g_error_matches(local, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY))
         g_prefix_error(
             &local, "another instance runs for this host on store '%s': ", store->root);

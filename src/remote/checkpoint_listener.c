@@ -31,6 +31,8 @@
 #include "checkpoint_file.h"
 
 #define BACKLOG 1000
+/** For the lock of a daemon that ended just now. */
+#define PATIENCE_MS 1000
 #define SYSTEMD_FIRST_FD 3
 #define SYSTEMD_MAX_FDS 64
 
@@ -134,7 +136,8 @@ virCheckpointListenerLock(virCheckpointListener *listener,
     struct stat named;
 
     for (;;) {
-        VIR_CHECKPOINT_AUTOFD int fd = virCheckpointFileLock(lockPath, FALSE, error);
+        VIR_CHECKPOINT_AUTOFD int fd =
+            virCheckpointFileLockSoon(lockPath, PATIENCE_MS, error);
 
         if (fd < 0) {
             g_prefix_error(error,

@@ -32,6 +32,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define LOCK_STEP_MS 20
+
 void
 virCheckpointFdCleanup(int *fd)
 {
@@ -280,5 +282,25 @@ virCheckpointFileLock(const gchar *path, gboolean wait, GError **error)
         if (stat(path, &named) == 0 && named.st_dev == locked.st_dev &&
             named.st_ino == locked.st_ino)
             return virCheckpointFdSteal(&fd);
+    }
+}
+
+int
+virCheckpointFileLockSoon(const gchar *path, guint patienceMs, GError **error)
+{
+    guint waitedMs;
+
+    for (waitedMs = 0;; waitedMs += LOCK_STEP_MS) {
+        g_autoptr(GError) held = NULL;
+        int fd = virCheckpointFileLock(path, FALSE, &held);
+
+        if (fd >= 0)
+            return fd;
+        if (waitedMs >= patienceMs ||
+            !g_error_matches(held, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY)) {
+            g_propagate_error(error, g_steal_pointer(&held));
+            return -1;
+        }
+        g_usleep(LOCK_STEP_MS * 1000);
     }
 }

@@ -68,5 +68,13 @@ virCheckpointFileMakeDirs(const gchar *path, gint mode, GError **error);
  */
 int
 virCheckpointFileLock(const gchar *path, gboolean wait, GError **error);
+/**
+ * virCheckpointFileLockSoon: as virCheckpointFileLock(), but waits for @patienceMs
+ *
+ * For locks that are a process's own: one that was killed may leave a child between
+ * fork and exec, which holds all that the process held for that moment.
+ */
+int
+virCheckpointFileLockSoon(const gchar *path, guint patienceMs, GError **error);
 
 #endif

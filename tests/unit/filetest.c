@@ -178,6 +178,33 @@ testFileLock(void)
     g_assert_cmpint(locker.worst, ==, 0);
 }
 
+static gpointer
+testLetGo(gpointer opaque)
+{
+    g_usleep(100 * 1000);
+    close(GPOINTER_TO_INT(opaque));
+    return NULL;
+}
+
+/* What holds it only for a moment is waited for, what goes on holding it is not. */
+static void
+testFileLockSoon(void)
+{
+    g_autofree gchar *path = testPath("soon");
+    g_autoptr(GError) error = NULL;
+    int held = virCheckpointFileLock(path, FALSE, NULL);
+    VIR_CHECKPOINT_AUTOFD int fd = -1;
+    GThread *thread;
+
+    g_assert_cmpint(held, >=, 0);
+    g_assert_cmpint(virCheckpointFileLockSoon(path, 50, &error), ==, -1);
+    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY);
+    thread = g_thread_new("holder", testLetGo, GINT_TO_POINTER(held));
+    fd = virCheckpointFileLockSoon(path, 60 * 1000, NULL);
+    g_assert_cmpint(fd, >=, 0);
+    g_thread_join(thread);
+}
+
 static void
 testRemoveDir(void)
 {
@@ -201,6 +228,7 @@ main(int argc, char **argv)
     g_test_add_func("/file/make-directories", testFileDirs);
     g_test_add_func("/file/descriptors", testFileDescriptors);
     g_test_add_func("/file/locks-exclude-threads", testFileLock);
+    g_test_add_func("/file/lock-soon", testFileLockSoon);
     rc = g_test_run();
     testRemoveDir();
     return rc;
