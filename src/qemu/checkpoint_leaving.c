@@ -136,6 +136,20 @@ virCheckpointLeavingSettle(virCheckpointEngine *engine,
 }
 
 void
+virCheckpointLeavingRanHere(virCheckpointEngine *engine,
+                            virCheckpointStoreDomain *store,
+                            const virCheckpointDomainView *view)
+{
+    g_autofree gchar *path = virCheckpointLeavingPath(engine, view->uuid, HOST);
+    g_autoptr(GPtrArray) records = NULL;
+
+    if (!engine->host || !view->running || g_file_test(path, G_FILE_TEST_EXISTS) ||
+        !(records = virCheckpointStoreShare(store, NULL)) || records->len == 0)
+        return;
+    virCheckpointLeavingWrite(engine, store, HOST, engine->host);
+}
+
+void
 virCheckpointEngineLeave(virCheckpointEngine *engine, const gchar *uuid)
 {
     g_autoptr(virCheckpointOperation) operation =

@@ -17,6 +17,13 @@ virCheckpointLeavingSettle(virCheckpointEngine *engine,
                            virCheckpointStoreDomain *store,
                            virCheckpointDomainView *view);
 
+/** The same at an operation's end, if nothing says it yet: the first record may be
+ * younger than the domain's settling. */
+void
+virCheckpointLeavingRanHere(virCheckpointEngine *engine,
+                            virCheckpointStoreDomain *store,
+                            const virCheckpointDomainView *view);
+
 /** TRUE if the domain, which is off, went to another host: what it left behind here are
  * images and a definition of yesterday. */
 gboolean

@@ -119,6 +119,9 @@ virCheckpointOperationEnd(virCheckpointOperation *operation)
 {
     if (!operation)
         return;
+    if (operation->view)
+        virCheckpointLeavingRanHere(operation->engine, operation->store,
+                                    operation->view);
     virCheckpointDomainViewFree(operation->view);
     virCheckpointStoreDomainClose(operation->store);
     virCheckpointEngineDisconnect(operation->engine, operation->conn);
