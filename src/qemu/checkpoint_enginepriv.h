@@ -158,6 +158,7 @@ typedef enum {
     VIR_CHECKPOINT_OPERATION_AWAY = 1 << 2,      /* also when it is on another host */
     VIR_CHECKPOINT_OPERATION_RUNNING =
         1 << 1, /* else VIR_ERR_OPERATION_INVALID "domain is not running" */
+    VIR_CHECKPOINT_OPERATION_OF_JOB = 1 << 3, /* a copy's: does not wait for copies */
 } virCheckpointOperationFlags;
 
 /** Takes the slot (waits), looks the domain up, settles it. Thread: any but main's. */

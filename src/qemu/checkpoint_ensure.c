@@ -27,6 +27,8 @@
 /** How long a foreign job may take to end once it has begun to move a disk. */
 #define CONFIRM_MS 10000
 #define CONFIRM_STEP_MS 50
+/** The same for a job of ours, which cannot go on while its domain is taken. */
+#define CONFIRM_OURS_MS 500
 /** The same once it has moved it: QEMU still has the old image open. */
 #define CLOSING_MS 2000
 
@@ -62,17 +64,40 @@ virCheckpointSegmentsGranularity(const virCheckpointNode *node)
     return granularity;
 }
 
-/* Waits until libvirt has no job on disk @target, then looks again. */
+/* TRUE if there is a copy of ours on disk @target. */
+static gboolean
+virCheckpointEnsureCopies(virCheckpointSegments *segments, const gchar *target)
+{
+    g_autoptr(GPtrArray) jobs = virCheckpointStoreListJobs(segments->store, NULL);
+    guint i;
+
+    for (i = 0; jobs && i < jobs->len; i++) {
+        const virCheckpointJobRecord *job = g_ptr_array_index(jobs, i);
+
+        if (g_str_equal(job->target, target))
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/*
+ * Waits until libvirt has no job on disk @target, then looks again.  A job of ours that
+ * is at rest waits for the domain that the caller has taken: it is given the time in
+ * which one that ends is over, and the rest is for who begins an operation, between its
+ * tries (virCheckpointOperationBegin()).
+ */
 static gboolean
 virCheckpointEnsureLookAgain(virCheckpointSegments *segments,
                              const gchar *target,
                              GError **error)
 {
+    gboolean ours = virCheckpointEnsureCopies(segments, target);
+    guint mostMs = ours ? CONFIRM_OURS_MS : CONFIRM_MS;
     guint waitedMs;
 
     if (!virCheckpointDomainViewIsStill(segments->view, error))
         return FALSE;
-    for (waitedMs = 0; waitedMs < CONFIRM_MS; waitedMs += CONFIRM_STEP_MS) {
+    for (waitedMs = 0; waitedMs < mostMs; waitedMs += CONFIRM_STEP_MS) {
         virDomainBlockJobInfo info;
 
         if (!segments->view->domain ||
@@ -80,7 +105,8 @@ virCheckpointEnsureLookAgain(virCheckpointSegments *segments,
             return virCheckpointSegmentsRefresh(segments, error);
         g_usleep(CONFIRM_STEP_MS * 1000);
     }
-    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+    g_set_error(error, VIR_CHECKPOINT_ERROR,
+                ours ? VIR_ERR_BLOCK_COPY_ACTIVE : VIR_ERR_OPERATION_FAILED,
                 "disk '%s' of domain '%s' has a block job that must end first", target,
                 segments->view->name);
     return FALSE;

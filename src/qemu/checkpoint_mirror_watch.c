@@ -235,7 +235,8 @@ virCheckpointMirrorTakeSlot(virCheckpointMirror *mirror, GError **error)
         g_clear_pointer(&operation, virCheckpointOperationEnd);
         virCheckpointEngineUnsettle(engine, mirror->uuid);
     }
-    operation = virCheckpointOperationBegin(engine, mirror->uuid, 0, &unsettled);
+    operation = virCheckpointOperationBegin(
+        engine, mirror->uuid, VIR_CHECKPOINT_OPERATION_OF_JOB, &unsettled);
     if (operation) {
         mirror->needsSettling = FALSE;
         return g_steal_pointer(&operation);

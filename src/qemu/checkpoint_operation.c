@@ -18,6 +18,11 @@
 #include "checkpoint_leaving.h"
 #include "checkpoint_segmentspriv.h"
 
+/* A copy of ours that was taken up may have to end before its domain can be settled:
+ * for so long it is tried again, and the copy gets the domain in between. */
+#define JOB_WAIT_MS 10000
+#define JOB_WAIT_STEP_MS 100
+
 /* What engine->settled says of a domain. */
 enum {
     VIR_CHECKPOINT_UNSETTLED, /* not in the table */
@@ -72,11 +77,11 @@ virCheckpointOperationSettle(virCheckpointOperation *operation, GError **error)
     return TRUE;
 }
 
-virCheckpointOperation *
-virCheckpointOperationBegin(virCheckpointEngine *engine,
-                            const gchar *uuid,
-                            guint flags,
-                            GError **error)
+static virCheckpointOperation *
+virCheckpointOperationTry(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          guint flags,
+                          GError **error)
 {
     g_autoptr(virCheckpointOperation) operation = g_new0(virCheckpointOperation, 1);
 
@@ -112,6 +117,27 @@ virCheckpointOperationBegin(virCheckpointEngine *engine,
         !virCheckpointOperationSettle(operation, error))
         return NULL;
     return g_steal_pointer(&operation);
+}
+
+virCheckpointOperation *
+virCheckpointOperationBegin(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            guint flags,
+                            GError **error)
+{
+    gint64 until = g_get_monotonic_time() + JOB_WAIT_MS * 1000;
+    g_autoptr(GError) failed = NULL;
+    virCheckpointOperation *operation;
+
+    while (!(operation = virCheckpointOperationTry(engine, uuid, flags, &failed)) &&
+           !(flags & VIR_CHECKPOINT_OPERATION_OF_JOB) &&
+           g_error_matches(failed, VIR_CHECKPOINT_ERROR, VIR_ERR_BLOCK_COPY_ACTIVE) &&
+           g_get_monotonic_time() < until &&
+           !virCheckpointEngineSleep(engine, JOB_WAIT_STEP_MS))
+        g_clear_error(&failed);
+    if (!operation)
+        g_propagate_error(error, g_steal_pointer(&failed));
+    return operation;
 }
 
 void

@@ -72,6 +72,11 @@ class Case:
             if flush:
                 self.vm.hmp(f'qemu-io -d {disk.alias} "flush"')
 
+    def fill(self):
+        """All of vda: what a copy of it takes some time for."""
+        self.vm.write(0, self.vm.disks['vda'].size, 0x77)
+        self.vm.hmp(f'qemu-io -d {self.vm.disks["vda"].alias} "flush"')
+
     def create(self, name):
         """A checkpoint of all disks that must be there from now on."""
         moment = self.moment(name)
@@ -233,11 +238,15 @@ class Case:
         wait_for(lambda: self._started(dom), 'the guest starts', 30, 0.2)
 
     def _started(self, dom):
-        """Past us somebody may meet the lock of an image that is being looked into."""
+        """Past us somebody may meet the lock of an image that is being looked into; and
+        libvirt 9.0 may take the new QEMU for dead, too, when the old one died under a
+        monitor command (checkpoint_checkpoints.c)."""
         try:
             self.vm.start(dom)
         except libvirt.libvirtError as error:
             if dom is self.vm.dom and refused_by_lock(error):
+                return False
+            if self._dead and 'domain is no longer running' in error.get_error_message():
                 return False
             if not self.vm.dom.isActive():
                 raise
@@ -364,7 +373,8 @@ class Case:
             for segment in record.segments.values():
                 used |= set(segment.sidecars)
         if os.path.isdir(folder):
-            found += [name for name in os.listdir(folder) if name not in used]
+            found += [name for name in os.listdir(folder) if name not in used and
+                      not any(part in name for part in self.operation.leaves)]
         return found
 
     def _judge_rest(self):

@@ -9,6 +9,7 @@ import time
 import libvirt
 
 from . import backups, images, jobs, session
+from .domain import MIB
 from .host import Failure, wait_for
 
 REDEFINE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
@@ -21,6 +22,7 @@ class Operation:
     background = 0.1  # seconds for which it goes on after the answer
     off = False
     loses = False  # the setup has cost a segment already
+    leaves = ()  # parts of names of what may be left in the domain's folder
     hangs_libvirt = False  # stock 9.0 may not answer when the guest is destroyed in it
 
     def __init__(self, name):
@@ -173,17 +175,23 @@ class Copy(Operation):
         super().__init__(name)
         self.kind = kind
 
-    def act(self, case):
-        events = case.oracle.events
-        events.forget()
-        path = case.path(f'target{len(case.known)}')
-        base = [m for m in case.oracle.moments if m.name == case.base][0]
+    def start(self, case, path=None, finish=True, **params):
+        """Starts it onto an image as of the base; onto path, what is there."""
+        case.oracle.events.forget()
+        if not path:
+            path = case.path(f'target{len(case.known)}')
+            base = [m for m in case.oracle.moments if m.name == case.base][0]
+            images.write_image(path, base.models[case.disk])
         case.known.add(path)
-        images.write_image(path, base.models[case.disk])
         case.targets = {case.disk: path}
         case.maybe = {case.made: [case.moment(case.made, [case.disk])]}
-        dom = case.oracle.dom
-        jobs.start_copy(dom, case.disk, path, case.base, case.made, self.kind == 'finish')
+        jobs.start_copy(case.oracle.dom, case.disk, path, case.base, case.made, finish,
+                        **params)
+        return path
+
+    def act(self, case):
+        events, dom = case.oracle.events, case.oracle.dom
+        self.start(case, finish=self.kind == 'finish')
         if self.kind != 'finish':
             jobs.wait_ready(events, case.disk)
             dom.blockJobAbort(case.disk, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
@@ -208,6 +216,53 @@ class Copy(Operation):
         """Since a base that is whole: where tracking was lost, a new one."""
         restart(case)
         super().again(case)
+
+
+class Abort(Copy):
+    """A copy that is aborted in its bulk pass: its checkpoint is taken back."""
+
+    leaves = ('.resume.xml', '.rest.')
+
+    def cut(self, case):
+        """Starts a copy that takes long, and aborts it when some of it is there."""
+        dom = case.oracle.dom
+        case.fill()
+        path = self.start(case, finish=self.kind == 'finish', bandwidth=MIB)
+        wait_for(lambda: jobs.shown(dom, case.disk).get('cur', MIB) >= MIB, 'some is copied')
+        dom.blockJobAbort(case.disk, 0)
+        wait_for(lambda: not jobs.shown(dom, case.disk), 'the copy ends', 30)
+        return path
+
+    def act(self, case):
+        self.cut(case)
+
+    def keep(self, case):
+        case.maybe = {}
+
+
+class Resume(Abort):
+    """The same call again goes on where the aborted one ended."""
+
+    def __init__(self, name, kind):
+        super().__init__(name, kind)
+        self.path = None
+
+    def setup(self, case):
+        super().setup(case)
+        self.path = self.cut(case)
+        case.maybe = {}
+        case.targets = {}
+
+    def act(self, case):
+        self.start(case, self.path)
+        jobs.wait_end(case.oracle.events, case.oracle.dom, case.disk)
+
+    def again(self, case):
+        self.path = None
+        super().again(case)
+
+    def keep(self, case):
+        Operation.keep(self, case)
 
 
 class Push(Operation):
@@ -345,7 +400,8 @@ OPERATIONS = {o.name: o for o in (
     Delete('delete-oldest', 'c1'), Delete('delete-middle', 'c2'),
     Delete('delete-newest', 'c3'), DeleteOnly('delete-only', 'c1'),
     Redefine('redefine'), Copy('finish', 'finish'), Copy('mirror-end', 'end'),
-    Copy('pivot', 'pivot'), Push('push'), Pull('pull'), Start('start-after-loss'),
+    Copy('pivot', 'pivot'), Abort('abort', 'finish'), Abort('abort-mirror', 'mirror'),
+    Resume('resume', 'finish'), Push('push'), Pull('pull'), Start('start-after-loss'),
     Recover('recover-create', 'qmp/transaction/after'),
     Off('off-create', Create('create')), Off('off-delete', DeleteOnly('delete-only', 'c1')),
     Off('off-finish', Copy('finish', 'finish')))}
