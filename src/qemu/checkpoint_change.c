@@ -61,6 +61,19 @@ virCheckpointSegmentsCreateTxn(virCheckpointSegments *segments,
     return txn;
 }
 
+static gboolean
+virCheckpointChangeIsCreated(virCheckpointSegments *segments,
+                             const virCheckpointSegment *segment)
+{
+    const virCheckpointNode *top =
+        virCheckpointSegmentsFindTop(segments, segment->target);
+    const virCheckpointBitmapInfo *info = NULL;
+
+    if (top)
+        info = virCheckpointNodeBitmap(top, virCheckpointSegmentActive(segment));
+    return info && info->recording && info->persistent && !info->inconsistent;
+}
+
 guint
 virCheckpointSegmentsCountCreated(virCheckpointSegments *segments,
                                   const virCheckpointRecord *record)
@@ -68,18 +81,32 @@ virCheckpointSegmentsCountCreated(virCheckpointSegments *segments,
     guint count = 0;
     guint i;
 
-    for (i = 0; i < record->segments->len; i++) {
-        const virCheckpointSegment *segment = g_ptr_array_index(record->segments, i);
-        const virCheckpointNode *top =
-            virCheckpointSegmentsFindTop(segments, segment->target);
-        const virCheckpointBitmapInfo *info = NULL;
-
-        if (top)
-            info = virCheckpointNodeBitmap(top, virCheckpointSegmentActive(segment));
-        if (info && info->recording && info->persistent && !info->inconsistent)
-            count++;
-    }
+    for (i = 0; i < record->segments->len; i++)
+        count += virCheckpointChangeIsCreated(segments,
+                                              g_ptr_array_index(record->segments, i));
     return count;
+}
+
+/* Why a creation that QEMU took is none. */
+static void
+virCheckpointChangeNotCreated(virCheckpointSegments *segments,
+                              const virCheckpointRecord *record,
+                              GError **error)
+{
+    guint i = 0;
+
+    /* The first disk that is without. */
+    while (
+        i + 1 < record->segments->len &&
+        virCheckpointChangeIsCreated(segments, g_ptr_array_index(record->segments, i)))
+        i++;
+    g_set_error(
+        error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+        segments->view->running
+            ? "disk '%s': its new bitmap does not record: it changed meanwhile"
+            : "disk '%s': its image did not take the new bitmap: there may be "
+              "no room for it",
+        ((virCheckpointSegment *)g_ptr_array_index(record->segments, i))->target);
 }
 
 static virCheckpointSegment *
@@ -224,11 +251,7 @@ virCheckpointChangeApply(virCheckpointSegments *segments,
         if (!segments->view->running)
             break;
     }
-    g_set_error_literal(
-        error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-        segments->view->running
-            ? "a new bitmap does not record: the disks changed meanwhile"
-            : "an image did not take its new bitmap");
+    virCheckpointChangeNotCreated(segments, record, error);
     return FALSE;
 }
 

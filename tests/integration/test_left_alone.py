@@ -8,7 +8,6 @@ more than what a busy machine does to any.
 
 import contextlib
 import os
-import subprocess
 import time
 
 import libvirt
@@ -18,39 +17,13 @@ from lib.domain import MIB, qemu_img
 from lib.guest import Guest, check_records
 from lib.host import Failure, wait_for
 from lib.images import RawView
-from lib.runner import Skip, limit
+from lib.runner import limit
 from lib.scene import Scene
-from lib.targets import Loop, Nbd, block_xml
+from lib.targets import Loop, Nbd, block_xml, fill, small_place
 
 SIZE = 48 * MIB
 REGION = 8 * MIB  # the writer's
 NOISE = 0.4
-
-
-@contextlib.contextmanager
-def small_place(host, size):
-    """A file system of a size."""
-    if os.geteuid() != 0:
-        raise Skip('a small file system needs root')
-    place = os.path.join(host.work, 'small')
-    os.makedirs(place, exist_ok=True)
-    subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'none', place],
-                   check=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(['umount', '-l', place], check=True)
-
-
-def fill(place):
-    """Leaves no room at all."""
-    with open(os.path.join(place, 'filler'), 'wb', buffering=0) as filler:
-        for step in (MIB, 4096):
-            try:
-                while True:
-                    filler.write(bytes(step))
-            except OSError:
-                continue
 
 
 class Trouble:

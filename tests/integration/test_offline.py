@@ -1,7 +1,9 @@
 """Guests that are off: the same calls, the same bits, and nothing is left behind."""
 
+import base64
 import glob
 import os
+import shutil
 import signal
 import subprocess
 import xml.etree.ElementTree as ElementTree
@@ -15,7 +17,7 @@ from lib.host import Failure, wait_for
 from lib.kills import refused_by_lock
 from lib.oracle import Oracle
 from lib.runner import limit, sample, slow
-from lib.targets import Nbd
+from lib.targets import Nbd, fill, small_place
 
 SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
 DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
@@ -145,7 +147,7 @@ def test_redefine_and_validate_while_off(host):
 
 
 def test_storage_daemon_is_confined(host):
-    """One capability, no way to more, no network, and no passphrase in sight."""
+    """Our user, one capability, no way to more, and no network."""
     go = os.path.join(host.images, 'go')
     oracle = oracle_of(host, env={'VIRT_CHECKPOINT_FAULTS': f'offline/opened=hold:{go}'})
     oracle.stop_guest()
@@ -155,6 +157,7 @@ def test_storage_daemon_is_confined(host):
     with open(f'/proc/{pid}/status') as file:
         status = dict(line.split(':\t', 1) for line in file.read().splitlines()
                       if ':\t' in line)
+    assert set(status['Uid'].split()) == {str(os.geteuid())}, status['Uid']
     assert status['NoNewPrivs'].strip() == '1'
     if os.geteuid() == 0:
         assert int(status['CapEff'], 16) == 1 << 1, status['CapEff']
@@ -181,6 +184,7 @@ def test_locked_image_is_told(host):
     finally:
         other.terminate()
         other.wait()
+    none_left()
     oracle.check()
     oracle.create(['vda', 'vdb'])
     oracle.start_guest()
@@ -228,10 +232,34 @@ def test_missing_image_is_told(host):
     os.rename(path, path + '.moved')
     expect_error(libvirt.VIR_ERR_OPERATION_FAILED, path,
                  oracle.dom.checkpointCreateXML, checkpoint_xml('no'), 0)
+    none_left()
     os.rename(path + '.moved', path)
     oracle.check()
     oracle.create(['vda', 'vdb'])
     oracle.check()
+
+
+def test_full_image_is_told(host):
+    """An image that cannot take its bitmap: a clear error, and nothing half done."""
+    with small_place(host, 16 * MIB) as place:
+        vm = VM(host, disks=DISKS, start=False)
+        vm.disks['vdb'].path = shutil.move(vm.disks['vdb'].path, place)
+        vm.dom = vm.conn.defineXML(vm.xml().replace(
+            '</name>', f'</name><uuid>{vm.uuid}</uuid>', 1))
+        host.start_daemon()
+        oracle = Oracle(host, vm, host.random)
+        fill(place)
+        expect_error(libvirt.VIR_ERR_OPERATION_FAILED, "disk 'vdb'",
+                     oracle.dom.checkpointCreateXML, checkpoint_xml('no'), 0)
+        none_left()
+        oracle.check_list()
+        oracle.check_rest()
+        os.unlink(os.path.join(place, 'filler'))
+        oracle.create(['vda', 'vdb'])
+        oracle.start_guest()
+        oracle.write(4)
+        oracle.check()
+        vm.destroy()
 
 
 def test_paused_and_saved_guests(host):
@@ -253,6 +281,9 @@ def test_paused_and_saved_guests(host):
     oracle.check()
     oracle.create(['vda', 'vdb'])
     oracle.check()
+    oracle.finish(oracle.moments[0], 'vda', 'saved')
+    delete(oracle, oracle.moments[1].name)
+    assert oracle.vm.dom.hasManagedSaveImage(0)
     oracle.start_guest()
     assert not oracle.vm.dom.hasManagedSaveImage(0)
     oracle.check()
@@ -418,8 +449,19 @@ def encrypted(path):
     raise Failure('no LUKS image can be made')
 
 
+def expect_no_secret(secret):
+    """Nobody sees it in a storage daemon's arguments or environment."""
+    pid = list(wait_for(storage_daemons, 'a storage daemon runs'))[0]
+    shown = b''
+    for name in ('cmdline', 'environ'):
+        with open(f'/proc/{pid}/{name}', 'rb') as file:
+            shown += file.read()
+    assert b'luks' in shown and secret not in shown, shown
+    assert base64.b64encode(secret) not in shown, shown
+
+
 def test_encrypted_disk_while_off(host):
-    """The passphrase comes from libvirt's secret, and is not on the command line."""
+    """The passphrase comes from libvirt's secret, and nobody can see it."""
     path = os.path.join(host.images, 'secret.qcow2')
     encrypted(path)
     stock = host.connect()
@@ -434,9 +476,14 @@ def test_encrypted_disk_while_off(host):
         <source file='{path}'><encryption format='luks'><secret type='passphrase'
         uuid='{secret.UUIDString()}'/></encryption></source>
         <target dev='vda' bus='virtio'/></disk></devices></domain>""")
-    host.start_daemon()
+    go = os.path.join(host.images, 'go')
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'offline/opened=hold:{go}'})
     dom = host.connect(ours=True).lookupByName('vm')
-    dom.checkpointCreateXML(checkpoint_xml('c1'), 0)
+    creating = jobs.Later(dom.checkpointCreateXML, checkpoint_xml('c1'), 0)
+    expect_no_secret(b'sesame')
+    with open(go, 'w'):
+        pass
+    assert creating.join() is None
     dom.checkpointCreateXML(checkpoint_xml('c2'), 0)
     assert "size='0'" in dom.checkpointLookupByName('c1').getXMLDesc(SIZE)
     assert [b.recording for b in images.bitmaps(path).values()] == [True]
@@ -674,7 +721,7 @@ def test_copy_while_off_of_a_disk_that_changed(host):
     oracle.check(copies=True)
 
 
-def sweep(host, act, before=2):
+def sweep(host, act, before=2, after=None, share=0.3):
     def setup(oracle):
         for _ in range(before):
             oracle.create(['vda', 'vdb'])
@@ -684,7 +731,8 @@ def sweep(host, act, before=2):
     def act_off(oracle):
         oracle.stop_guest()
         act(oracle)
-    assert Sweep(host, setup, act_off, DISKS).run(1.0 if host.all else 0.3)
+    assert Sweep(host, setup, act_off, DISKS, after=after).run(1.0 if host.all else share)
+    none_left()
 
 
 @limit(900)
@@ -702,7 +750,36 @@ def test_stopped_while_deleting_all(host):
     sweep(host, act, before=1)
 
 
+def start_at_once(oracle):
+    """The guest starts before anybody has settled what was left, and writes; through us it
+    is settled first."""
+    if oracle.host.random.random() < 0.5:
+        oracle.host.start_daemon()
+        oracle.connect()
+        oracle.vm.start(oracle.dom)
+        oracle.events.close()
+    else:
+        none_left()
+        oracle.vm.start()
+    oracle.write(3)
+
+
 @limit(900)
+def test_started_after_a_stop_while_creating(host):
+    """The daemon stops dead at a point of a creation, and the guest starts at once."""
+    sweep(host, lambda oracle: oracle.create(['vda', 'vdb']), 1, start_at_once, 0.05)
+
+
+@limit(900)
+def test_started_after_a_stop_while_deleting(host):
+    """The same in a deletion of the newest of two."""
+    def act(oracle):
+        oracle.dom.checkpointLookupByName(oracle.moments[-1].name).delete(0)
+        oracle.moments.pop()
+    sweep(host, act, 2, start_at_once, 0.1)
+
+
+@limit(1800)
 def test_stopped_while_copying(host):
     """The daemon stops dead at every point of a copy with a checkpoint."""
     def act(oracle):
@@ -710,7 +787,7 @@ def test_stopped_while_copying(host):
     sweep(host, act, before=1)
 
 
-@limit(300)
+@limit(600)
 def test_random_sequence(host):
     """Random operations with the guest off and on."""
     oracle = oracle_of(host)

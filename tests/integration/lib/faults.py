@@ -30,11 +30,13 @@ class Stop:
 class Sweep:
     """One operation, stopped at each of its points.
 
-    setup(oracle) brings a fresh guest to where act(oracle) is to be stopped.
+    setup(oracle) brings a fresh guest to where act(oracle) is to be stopped;
+    after(oracle) is what happens before anybody settles it.
     """
 
-    def __init__(self, host, setup, act, disks=None, make_vm=VM):
+    def __init__(self, host, setup, act, disks=None, make_vm=VM, after=None):
         self.host, self.setup, self.act, self.make_vm = host, setup, act, make_vm
+        self.after = after
         self.disks = disks or {'vda': 16 * MIB, 'vdb': 4 * MIB}
         self._count = 0
 
@@ -98,7 +100,10 @@ class Sweep:
 
     def _settle(self, oracle, before):
         """A plain daemon; the oracle learns what became of what was in doubt."""
-        self.host.start_daemon()
+        if self.after:
+            self.after(oracle)
+        if not self.host.daemon_running():
+            self.host.start_daemon()
         oracle.connect()
         for target in oracle.vm.disks:
             self._end_copy(oracle, target)

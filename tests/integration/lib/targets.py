@@ -1,14 +1,42 @@
-"""What copies can go to besides files: block devices, NBD servers, encrypted images."""
+"""What copies can go to besides files: block devices, NBD servers, encrypted images; and
+file systems that get full."""
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 
-from .domain import qemu_img
+from .domain import MIB, qemu_img
 from .host import Failure, wait_for
 from .runner import Skip
+
+
+@contextlib.contextmanager
+def small_place(host, size):
+    """A file system of a size."""
+    if os.geteuid() != 0:
+        raise Skip('a small file system needs root')
+    place = os.path.join(host.work, 'small')
+    os.makedirs(place, exist_ok=True)
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'none', place],
+                   check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(['umount', '-l', place], check=True)
+
+
+def fill(place):
+    """Leaves no room at all, by a file 'filler'."""
+    with open(os.path.join(place, 'filler'), 'wb', buffering=0) as filler:
+        for step in (MIB, 4096):
+            try:
+                while True:
+                    filler.write(bytes(step))
+            except OSError:
+                continue
 
 
 class Loop:
