@@ -199,6 +199,7 @@ virCheckpointDomainViewRefresh(virCheckpointDomainView *view, GError **error)
     if (!(disks = virCheckpointDomainParseDisks(xml, error)))
         return FALSE;
     if (!active || !view->running) {
+        virCheckpointOfflineUnguardRest(view);
         g_clear_pointer(&view->monitor, virCheckpointMonitorFree);
         virCheckpointOfflineUnguard(view);
     }
@@ -250,6 +251,7 @@ virCheckpointDomainViewFree(virCheckpointDomainView *view)
 {
     if (!view)
         return;
+    virCheckpointOfflineUnguardRest(view);
     g_clear_pointer(&view->monitor, virCheckpointMonitorFree);
     virCheckpointOfflineUnguard(view);
     if (view->domain)

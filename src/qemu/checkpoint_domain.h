@@ -65,8 +65,9 @@ typedef struct virCheckpointDomainView {
     GPtrArray *disks;
     /* When not running NULL, or a storage daemon (checkpoint_offline.h) */
     virCheckpointMonitor *monitor;
-    gboolean writable; /* that daemon has the images open read-write */
-    GArray *guards;    /* int: locks on the other images meanwhile, or NULL */
+    gboolean writable;  /* that daemon has the images open read-write */
+    GArray *guards;     /* int: locks on the other images meanwhile, or NULL ... */
+    GArray *guardsRest; /* ... those behind the first one that is open */
     struct virCheckpointOfflineWitness *witness; /* of what it writes, or NULL */
 } virCheckpointDomainView;
 

@@ -26,6 +26,7 @@
 #include "checkpoint_mirror_target.h"
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_offline.h"
+#include "checkpoint_offline_guard.h"
 #include "checkpoint_stamp.h"
 
 /** A job that is told to end does so after the request that it is at. */
@@ -146,8 +147,10 @@ virCheckpointMirrorOffBegin(const virCheckpointMirrorStep *step, GError **error)
     /* Once it is open it is locked: nobody changes it any more. */
     if (job->aside) {
         virCheckpointMirrorHoldOthers(step);
-        return virCheckpointMirrorAsideBegin(step, error) &&
-               virCheckpointMirrorOffIsSame(job, error);
+        if (!virCheckpointMirrorAsideBegin(step, error))
+            return FALSE;
+        virCheckpointOfflineHoldRest(job->id);
+        return virCheckpointMirrorOffIsSame(job, error);
     }
     g_ptr_array_add(targets, mirror->target);
     if (!virCheckpointMirrorOffSift(step, error) ||

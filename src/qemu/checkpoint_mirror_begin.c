@@ -379,9 +379,11 @@ virCheckpointMirrorBulkRunOff(const virCheckpointMirrorStep *step,
     if (!virCheckpointMirrorSave(step, error))
         return FALSE;
     virCheckpointMirrorHoldOthers(step);
+    virCheckpointOfflineHoldRest(job->id);
     g_mutex_lock(&mirror->daemonLock);
     mirror->daemon = g_steal_pointer(&step->view->monitor);
     g_mutex_unlock(&mirror->daemonLock);
+    virCheckpointOfflineUnguard(step->view);
     mirror->begun = TRUE;
     virCheckpointMirrorSetBulkBytes(mirror, job->workBytes);
     virCheckpointMirrorSetProgress(mirror, 0, job->workBytes);
@@ -413,7 +415,10 @@ virCheckpointMirrorBulkBeginOff(const virCheckpointMirrorStep *step, GError **er
     if (!job->aside)
         return virCheckpointMirrorBulkRunOff(step, node, error);
     job->offline = TRUE;
-    virCheckpointOfflineClose(step->view);
     virCheckpointMirrorHoldOthers(step);
-    return virCheckpointMirrorAsideBegin(step, error);
+    virCheckpointOfflineClose(step->view);
+    if (!virCheckpointMirrorAsideBegin(step, error))
+        return FALSE;
+    virCheckpointOfflineHoldRest(job->id);
+    return TRUE;
 }

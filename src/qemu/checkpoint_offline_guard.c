@@ -10,6 +10,11 @@
  * bitmaps are inconsistent for ever: tracking is lost (seen).  So that it fails at the
  * first of them, the other images are locked, too, while the storage daemon runs.
  *
+ * In their order, which is that of QEMU's opening: those before the first image that
+ * the storage daemon opens are locked first, those behind it when it has that open, and
+ * let go of in reverse.  So at any moment a start either finds the first image locked,
+ * or gets all of them, and then we fail.
+ *
  * QEMU's locks are on single bytes: 100 + N says "I have permission N", 200 + N "nobody
  * else may have it"; permission 1 is to write.  Whoever takes one first locks and then
  * looks whether somebody has the opposite (block/file-posix.c, since QEMU 2.10).
@@ -72,22 +77,51 @@ virCheckpointOfflineGuardFile(const gchar *path, GError **error)
     return -1;
 }
 
-/* The files of all other disks that can hold a bitmap; borrowed from @view. */
+/* The files of all other disks that can hold a bitmap, in order; borrowed from @view.
+ * @before: (out): how many of them come before the first of @targets. */
 static GPtrArray *
-virCheckpointOfflineOthers(virCheckpointDomainView *view, GPtrArray *targets)
+virCheckpointOfflineOthers(virCheckpointDomainView *view,
+                           GPtrArray *targets,
+                           guint *before)
 {
     GPtrArray *paths = g_ptr_array_new();
+    gboolean behind = FALSE;
     guint i;
 
+    *before = 0;
     for (i = 0; i < view->disks->len; i++) {
         const virCheckpointDisk *disk = g_ptr_array_index(view->disks, i);
 
-        if (!disk->readOnly && disk->source && g_path_is_absolute(disk->source) &&
-            g_strcmp0(disk->format, "qcow2") == 0 &&
-            !g_ptr_array_find_with_equal_func(targets, disk->target, g_str_equal, NULL))
-            g_ptr_array_add(paths, disk->source);
+        if (g_ptr_array_find_with_equal_func(targets, disk->target, g_str_equal,
+                                             NULL)) {
+            behind = TRUE;
+            continue;
+        }
+        if (disk->readOnly || !disk->source || !g_path_is_absolute(disk->source) ||
+            g_strcmp0(disk->format, "qcow2") != 0)
+            continue;
+        g_ptr_array_add(paths, disk->source);
+        *before += behind ? 0 : 1;
     }
     return paths;
+}
+
+static GArray *
+virCheckpointOfflineGuards(void)
+{
+    GArray *fds = g_array_new(FALSE, FALSE, sizeof(int));
+
+    g_array_set_clear_func(fds, virCheckpointOfflineGuardClose);
+    return fds;
+}
+
+/* The last one first. */
+static void
+virCheckpointOfflineGuardsFree(GArray *fds)
+{
+    while (fds->len > 0)
+        g_array_set_size(fds, fds->len - 1);
+    g_array_unref(fds);
 }
 
 /* The locks of one copy. */
@@ -95,7 +129,9 @@ typedef struct virCheckpointOfflineHolder {
     gchar *id;
     gchar *uuid;
     GPtrArray *paths;
-    GArray *fds; /* int; NULL: lent */
+    guint before;  /* how many of them come before the copy's disk ... */
+    gboolean rest; /* ... which is open, so the others are locked, too */
+    GArray *fds;   /* int; NULL: lent */
 } virCheckpointOfflineHolder;
 
 static GMutex holdersLock;
@@ -109,7 +145,7 @@ virCheckpointOfflineHolderFree(gpointer data)
     g_free(holder->id);
     g_free(holder->uuid);
     g_ptr_array_unref(holder->paths);
-    g_clear_pointer(&holder->fds, g_array_unref);
+    g_clear_pointer(&holder->fds, virCheckpointOfflineGuardsFree);
     g_free(holder);
 }
 
@@ -117,11 +153,11 @@ virCheckpointOfflineHolderFree(gpointer data)
 static void
 virCheckpointOfflineHolderLock(virCheckpointOfflineHolder *holder)
 {
+    guint count = holder->rest ? holder->paths->len : holder->before;
     guint i;
 
-    holder->fds = g_array_new(FALSE, FALSE, sizeof(int));
-    g_array_set_clear_func(holder->fds, virCheckpointOfflineGuardClose);
-    for (i = 0; i < holder->paths->len; i++) {
+    holder->fds = virCheckpointOfflineGuards();
+    for (i = 0; i < count; i++) {
         int fd =
             virCheckpointOfflineGuardFile(g_ptr_array_index(holder->paths, i), NULL);
 
@@ -135,8 +171,9 @@ virCheckpointOfflineHold(virCheckpointDomainView *view,
                          GPtrArray *targets,
                          const gchar *id)
 {
-    g_autoptr(GPtrArray) paths = virCheckpointOfflineOthers(view, targets);
     virCheckpointOfflineHolder *holder = g_new0(virCheckpointOfflineHolder, 1);
+    g_autoptr(GPtrArray) paths =
+        virCheckpointOfflineOthers(view, targets, &holder->before);
     guint i;
 
     holder->id = g_strdup(id);
@@ -149,6 +186,29 @@ virCheckpointOfflineHold(virCheckpointDomainView *view,
     if (!holders)
         holders = g_ptr_array_new_with_free_func(virCheckpointOfflineHolderFree);
     g_ptr_array_add(holders, holder);
+    g_mutex_unlock(&holdersLock);
+}
+
+void
+virCheckpointOfflineHoldRest(const gchar *id)
+{
+    guint i;
+
+    g_mutex_lock(&holdersLock);
+    for (i = 0; holders && i < holders->len; i++) {
+        virCheckpointOfflineHolder *holder = g_ptr_array_index(holders, i);
+
+        if (!g_str_equal(holder->id, id) || holder->rest)
+            continue;
+        holder->rest = TRUE;
+        /* Those before are locked twice for a moment. */
+        if (holder->fds) {
+            GArray *before = g_steal_pointer(&holder->fds);
+
+            virCheckpointOfflineHolderLock(holder);
+            virCheckpointOfflineGuardsFree(before);
+        }
+    }
     g_mutex_unlock(&holdersLock);
 }
 
@@ -181,7 +241,7 @@ virCheckpointOfflineLendOrNot(const gchar *uuid, gboolean lend)
         if (!g_str_equal(holder->uuid, uuid))
             continue;
         if (lend)
-            g_clear_pointer(&holder->fds, g_array_unref);
+            g_clear_pointer(&holder->fds, virCheckpointOfflineGuardsFree);
         else if (!holder->fds)
             virCheckpointOfflineHolderLock(holder);
     }
@@ -194,36 +254,65 @@ virCheckpointOfflineLend(virCheckpointDomainView *view)
     virCheckpointOfflineLendOrNot(view->uuid, TRUE);
 }
 
-gboolean
-virCheckpointOfflineGuard(virCheckpointDomainView *view,
-                          GPtrArray *targets,
-                          GError **error)
+/* Locks @paths from @from to @to; all of them or none. */
+static GArray *
+virCheckpointOfflineGuardSome(GPtrArray *paths, guint from, guint to, GError **error)
 {
-    g_autoptr(GPtrArray) paths = virCheckpointOfflineOthers(view, targets);
+    GArray *fds = virCheckpointOfflineGuards();
     guint i;
 
-    virCheckpointOfflineUnguard(view);
-    view->guards = g_array_new(FALSE, FALSE, sizeof(int));
-    g_array_set_clear_func(view->guards, virCheckpointOfflineGuardClose);
-    for (i = 0; i < paths->len; i++) {
+    for (i = from; i < to; i++) {
         g_autoptr(GError) busy = NULL;
         int fd = virCheckpointOfflineGuardFile(g_ptr_array_index(paths, i), &busy);
 
         if (busy) {
             g_propagate_error(error, g_steal_pointer(&busy));
-            virCheckpointOfflineUnguard(view);
-            return FALSE;
+            virCheckpointOfflineGuardsFree(fds);
+            return NULL;
         }
         if (fd >= 0)
-            g_array_append_val(view->guards, fd);
+            g_array_append_val(fds, fd);
     }
-    return virCheckpointFaultPoint("offline/guarded", error);
+    return fds;
+}
+
+gboolean
+virCheckpointOfflineGuard(virCheckpointDomainView *view,
+                          GPtrArray *targets,
+                          GError **error)
+{
+    guint before;
+    g_autoptr(GPtrArray) paths = virCheckpointOfflineOthers(view, targets, &before);
+
+    virCheckpointOfflineUnguard(view);
+    view->guards = virCheckpointOfflineGuardSome(paths, 0, before, error);
+    return view->guards && virCheckpointFaultPoint("offline/guarded", error);
+}
+
+gboolean
+virCheckpointOfflineGuardRest(virCheckpointDomainView *view,
+                              GPtrArray *targets,
+                              GError **error)
+{
+    guint before;
+    g_autoptr(GPtrArray) paths = virCheckpointOfflineOthers(view, targets, &before);
+
+    virCheckpointOfflineUnguardRest(view);
+    view->guardsRest = virCheckpointOfflineGuardSome(paths, before, paths->len, error);
+    return view->guardsRest != NULL;
+}
+
+void
+virCheckpointOfflineUnguardRest(virCheckpointDomainView *view)
+{
+    g_clear_pointer(&view->guardsRest, virCheckpointOfflineGuardsFree);
 }
 
 void
 virCheckpointOfflineUnguard(virCheckpointDomainView *view)
 {
-    g_clear_pointer(&view->guards, g_array_unref);
+    virCheckpointOfflineUnguardRest(view);
+    g_clear_pointer(&view->guards, virCheckpointOfflineGuardsFree);
     if (!view->monitor)
         virCheckpointOfflineLendOrNot(view->uuid, FALSE);
 }

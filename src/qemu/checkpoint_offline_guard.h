@@ -15,8 +15,8 @@
  * @view: of a domain that is off
  * @targets: (element-type utf8): the disks that a storage daemon is to open
  *
- * Locks the other images of the domain, as a program does that lets nobody write to
- * them, until virCheckpointOfflineUnguard().
+ * Locks the images of the domain before those, as a program does that lets nobody write
+ * to them, until virCheckpointOfflineUnguard().
  *
  * Returns: FALSE with @error if somebody writes to one of them.
  */
@@ -24,6 +24,15 @@ gboolean
 virCheckpointOfflineGuard(virCheckpointDomainView *view,
                           GPtrArray *targets,
                           GError **error);
+/** The storage daemon has @targets open: the images behind those are locked as well,
+ * until virCheckpointOfflineUnguardRest(). */
+gboolean
+virCheckpointOfflineGuardRest(virCheckpointDomainView *view,
+                              GPtrArray *targets,
+                              GError **error);
+/** The storage daemon is about to end. */
+void
+virCheckpointOfflineUnguardRest(virCheckpointDomainView *view);
 /** A storage daemon of @view's has ended, or none was started. */
 void
 virCheckpointOfflineUnguard(virCheckpointDomainView *view);
@@ -31,12 +40,15 @@ virCheckpointOfflineUnguard(virCheckpointDomainView *view);
 /**
  * virCheckpointOfflineHold:
  * The same for a copy, until virCheckpointOfflineRelease(): @id is the job's.  What
- * cannot be locked is not.
+ * cannot be locked is not.  Again the images before @targets, and when those are open
+ * the others by virCheckpointOfflineHoldRest().
  */
 void
 virCheckpointOfflineHold(virCheckpointDomainView *view,
                          GPtrArray *targets,
                          const gchar *id);
+void
+virCheckpointOfflineHoldRest(const gchar *id);
 void
 virCheckpointOfflineRelease(const gchar *id);
 /** @view's images are about to be opened read-write: copies of the domain lend their

@@ -327,6 +327,7 @@ virCheckpointOfflineClose(virCheckpointDomainView *view)
 {
     if (view->running)
         return;
+    virCheckpointOfflineUnguardRest(view);
     g_clear_pointer(&view->monitor, virCheckpointMonitorFree);
     g_clear_pointer(&view->witness, virCheckpointOfflineWitnessFree);
     virCheckpointOfflineUnguard(view);
@@ -364,6 +365,8 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
     g_autoptr(GPtrArray) disks = NULL;
     g_autoptr(GPtrArray) tops = NULL;
     g_autofree gchar *xml = NULL;
+    /* A copy runs for long, and has its own way (virCheckpointOfflineHold). */
+    gboolean guarded = writable || fdCount == 0;
 
     g_assert(!view->running);
     virCheckpointOfflineClose(view);
@@ -371,8 +374,7 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
               view->xml, targets, virCheckpointOfflineVolume, view->conn, error)) ||
         !(disks = virCheckpointStorageDisks(xml, targets, error)))
         return FALSE;
-    /* A copy runs for long, and has its own way (virCheckpointOfflineHold). */
-    if ((writable || fdCount == 0) && !virCheckpointOfflineGuard(view, targets, error))
+    if (!virCheckpointOfflineGuard(view, targets, guarded ? error : NULL) && guarded)
         return FALSE;
     if (writable)
         virCheckpointOfflineLend(view);
@@ -385,7 +387,8 @@ virCheckpointOfflineOpen(virCheckpointDomainView *view,
     }
     view->monitor = virCheckpointOfflineServe(view->conn, disks, writable, &service,
                                               inherited, error);
-    if (!view->monitor) {
+    if (!view->monitor ||
+        (guarded && !virCheckpointOfflineGuardRest(view, targets, error))) {
         virCheckpointOfflineClose(view);
         return FALSE;
     }

@@ -191,35 +191,59 @@ def test_locked_image_is_told(host):
     oracle.check()
 
 
-def test_a_start_past_us_loses_nothing(host):
-    """A start on the stock socket while one disk is worked on is refused at the first
-    image already: none stays marked as in use, and all is there at the next start."""
-    go = os.path.join(host.images, 'go')
-    oracle = oracle_of(host)
+def start_past_us(host, target, point):
+    """A guest with a checkpoint of two disks is started on the stock socket when a creation
+    for one of them has passed the point; returns what that start and the creation say."""
+    go, log = (os.path.join(host.work, f'{target}-{name}') for name in ('go', 'log'))
+    host.start_daemon()
+    oracle = Oracle(host, VM(host, f'vm-{target}', DISKS), host.random)
     oracle.create(['vda', 'vdb'])
     oracle.write(4)
     oracle.stop_guest()
     oracle.events.close()
-    host.restart_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'offline/copied=hold:{go}'})
+    host.restart_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'{point}@1=hold:{go}',
+                             'VIRT_CHECKPOINT_FAULTS_LOG': log})
     oracle.connect()
-    xml = ("<domaincheckpoint><name>held</name><disks><disk name='vda' checkpoint='no'/>"
-           "<disk name='vdb' checkpoint='bitmap'/></disks></domaincheckpoint>")
-    oracle.about_to_create('held', ['vdb'])
-    creating = jobs.Later(oracle.dom.checkpointCreateXML, xml, 0)
-    wait_for(storage_daemons, 'the storage daemon runs')
+    disks = ''.join(f"<disk name='{t}' checkpoint='{'bitmap' if t == target else 'no'}'/>"
+                    for t in DISKS)
+    oracle.about_to_create('held', [target])
+    creating = jobs.Later(oracle.dom.checkpointCreateXML, '<domaincheckpoint><name>held'
+                          f'</name><disks>{disks}</disks></domaincheckpoint>', 0)
+    wait_for(lambda: reached(log, point), 'it is held')
     started = jobs.Later(oracle.vm.dom.create).join()
     with open(go, 'w'):
         pass
-    if not started or not refused_by_lock(started):
-        raise Failure(f'a start while an image is open: {started!r}')
-    assert creating.join() is None
-    oracle.moments.append(oracle.creating)
+    created = creating.join()
+    if created is None:
+        oracle.moments.append(oracle.creating)
+    if started and not refused_by_lock(started):
+        raise Failure(f'a start meanwhile: {started!r}')
     none_left()
     oracle.check()
     oracle.start_guest()
     oracle.check()
     oracle.write(4)
     oracle.check(copies=True)
+    oracle.vm.destroy()
+    oracle.events.close()
+    host.stop_daemon()
+    return started, created
+
+
+def test_a_start_past_us_loses_nothing(host):
+    """A start on the stock socket while one disk is worked on is refused at the first
+    image already: none stays marked as in use, and all is there at the next start."""
+    assert start_past_us(host, 'vdb', 'offline/copied')[0]
+
+
+def test_a_start_past_us_just_before(host):
+    """One that comes when no image is open yet is refused at the first of them as well, or
+    gets them all, and we are refused: whatever disk is worked on nothing is lost."""
+    started, created = start_past_us(host, 'vdb', 'offline/guarded')
+    assert started and not created, (started, created)
+    started, created = start_past_us(host, 'vda', 'offline/guarded')
+    assert not started and created, (started, created)
+    assert created.get_error_code() == libvirt.VIR_ERR_RESOURCE_BUSY, created
 
 
 def test_missing_image_is_told(host):
@@ -767,7 +791,7 @@ def start_at_once(oracle):
 @limit(900)
 def test_started_after_a_stop_while_creating(host):
     """The daemon stops dead at a point of a creation, and the guest starts at once."""
-    sweep(host, lambda oracle: oracle.create(['vda', 'vdb']), 1, start_at_once, 0.05)
+    sweep(host, lambda oracle: oracle.create(['vda', 'vdb']), 1, start_at_once, 0.04)
 
 
 @limit(900)
@@ -776,7 +800,7 @@ def test_started_after_a_stop_while_deleting(host):
     def act(oracle):
         oracle.dom.checkpointLookupByName(oracle.moments[-1].name).delete(0)
         oracle.moments.pop()
-    sweep(host, act, 2, start_at_once, 0.1)
+    sweep(host, act, 2, start_at_once, 0.05)
 
 
 @limit(1800)

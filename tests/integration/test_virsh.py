@@ -446,5 +446,9 @@ def test_the_commands_on_a_guest_that_is_off(host):
     expect(run('blockcopy', 'vm', 'vda', '--xml', xml, '--reuse-external', '--bitmap', 'c1',
                '--wait', '--verbose', '--finish'), 0, '\nSuccessfully copied\n')
     expect_content(target, vm.disks['vda'].model, 'incremental copy')
+    again = os.path.join(host.work, 'c2.xml')
+    with open(again, 'w', encoding='utf-8') as xml_of:
+        xml_of.write(run('checkpoint-dumpxml', 'vm', 'c2').stdout)
+    expect(run('checkpoint-create', 'vm', again, '--redefine', '--redefine-validate'), 0)
     expect(run('checkpoint-delete', 'vm', 'c1'), 0)
     expect(run('-q', 'checkpoint-list', 'vm', '--name'), 0, 'c2\n', '')
