@@ -386,10 +386,17 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
     const virCheckpointRecord *record;
     g_autoptr(GPtrArray) ids = NULL;
     g_autoptr(GPtrArray) targets = NULL;
+    g_autoptr(GError) unchecked = NULL;
     guint i;
 
-    if (!segments ||
-        !(record = virCheckpointEngineFind(segments->records, name, error)))
+    if (!segments)
+        return FALSE;
+    /* It hands on what is there: a loss that cannot be settled now is settled next. */
+    if (!virCheckpointSegmentsSeemTracked(segments) &&
+        !virCheckpointSegmentsEnsure(segments, &unchecked))
+        g_info("domain %s: before a deletion: %s", operation->view->name,
+               unchecked->message);
+    if (!(record = virCheckpointEngineFind(segments->records, name, error)))
         return FALSE;
     ids = virCheckpointEngineVictims(segments->records, record, flags);
     targets = virCheckpointEngineReleasing(segments, ids);
@@ -405,6 +412,8 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
     }
     g_info("domain %s: checkpoint '%s' deleted (%u in all)", operation->view->name,
            name, ids->len);
+    if (!virCheckpointSegmentsSeemTracked(segments))
+        virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
     virCheckpointSegmentsParkLast(segments);
     virCheckpointSegmentsSweepOff(segments, targets);
     return TRUE;

@@ -342,6 +342,17 @@ virCheckpointEnsureSeemsLost(virCheckpointSegments *segments,
 }
 
 gboolean
+virCheckpointSegmentsSeemTracked(virCheckpointSegments *segments)
+{
+    g_autoptr(GPtrArray) none = g_ptr_array_new();
+    g_autofree gchar *target = NULL;
+
+    if (segments->graph)
+        target = virCheckpointEnsureFind(segments, virCheckpointEnsureSeemsLost, none);
+    return target == NULL;
+}
+
+gboolean
 virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error)
 {
     gboolean restarted = FALSE;

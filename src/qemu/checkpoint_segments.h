@@ -78,6 +78,10 @@ virCheckpointSegmentsPark(virCheckpointSegments *segments,
 void
 virCheckpointSegmentsParkLast(virCheckpointSegments *segments);
 
+/** FALSE if by the last look the invariant does not hold for some disk.  Decides
+ * nothing: for that one looks again. */
+gboolean
+virCheckpointSegmentsSeemTracked(virCheckpointSegments *segments);
 /** Checks the invariant; where it does not hold the segment is recorded lost, then
  * tracking starts anew and inconsistent bitmaps of ours are removed. */
 gboolean

@@ -81,6 +81,25 @@ def test_each_deletion_keeps_every_other_checkpoint(host):
     wait_for(lambda: not os.path.exists(store.folder(host, oracle.vm)), 'folder goes')
 
 
+def test_a_deletion_finds_what_does_not_record(host):
+    """A bitmap that went behind our back: the deletion of another checkpoint, or of its
+    own, says so at once, and tracking begins anew with it."""
+    oracle = oracle_of(host)
+    for which in (1, -1):
+        names = chain(oracle, 3)
+        [gone] = oracle.vm.bitmaps()
+        oracle.vm.qmp('block-dirty-bitmap-remove', node=oracle.vm.top(), name=gone)
+        oracle.dom.checkpointLookupByName(names.pop(which)).delete(0)
+        assert len(oracle.vm.bitmaps()) == 1, oracle.vm.bitmaps()
+        for name in names:
+            told = store.lost(host, oracle.vm, name)
+            assert told == {'vda'}, (name, told)
+            oracle.dom.checkpointLookupByName(name).delete(0)
+        oracle.moments = []
+    chain(oracle, 2)
+    oracle.check(copies=True)
+
+
 def test_sidecars_are_merged_after_deletions(host):
     """However many checkpoints were deleted: one sidecar per frozen segment and disk."""
     oracle = oracle_of(host)

@@ -307,6 +307,18 @@ class Oracle:
             self.host.stop_daemon()
         self.host.start_daemon()
         self.connect()
+        self._looked()
+
+    def _looked(self):
+        """Waits for the new daemon's first look: a commit past us that ended with the old
+        one and a snapshot before that look lose a segment without need (segments.md).
+        Whoever asks for sizes waits."""
+        flags = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE
+        for moment in self.moments[-1:]:
+            try:
+                self.dom.checkpointLookupByName(moment.name).getXMLDesc(flags)
+            except libvirt.libvirtError:
+                pass  # as where tracking was lost, or the store's disk is full
 
     def restart_libvirtd(self):
         self.say('restart libvirtd')
