@@ -282,7 +282,8 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
     if (!virCheckpointChangeApply(segments, plan, error)) {
         virCheckpointSegmentsReadBack(segments, NULL);
         /* Refused as a whole, or nobody knows: then it stays for settling. */
-        if (virCheckpointMonitorAnswered(segments->view->monitor) &&
+        if (segments->view->monitor &&
+            virCheckpointMonitorAnswered(segments->view->monitor) &&
             virCheckpointSegmentsRefresh(segments, NULL) &&
             virCheckpointSegmentsCountCreated(segments, plan) == 0)
             virCheckpointStoreRemove(segments->store, plan->id, NULL);
