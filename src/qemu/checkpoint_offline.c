@@ -444,6 +444,29 @@ virCheckpointSegmentsRestart(virCheckpointSegments *segments, GError **error)
     return FALSE;
 }
 
+/* Returns: FALSE with or without @error if some of them are still there. */
+static gboolean
+virCheckpointOfflineSweepOnce(virCheckpointSegments *segments,
+                              GPtrArray *targets,
+                              GError **error)
+{
+    g_autoptr(GError) failed = NULL;
+
+    if (virCheckpointSegmentsOpen(segments, targets, &failed) &&
+        virCheckpointSegmentsHasReleased(segments) &&
+        virCheckpointSegmentsWritable(segments, targets, &failed)) {
+        virCheckpointSegmentsSweep(segments);
+        return virCheckpointSegmentsReadBack(segments, error) &&
+               !virCheckpointSegmentsHasReleased(segments);
+    }
+    if (segments->view->writable)
+        virCheckpointSegmentsReadBack(segments, NULL);
+    if (!failed)
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failed));
+    return FALSE;
+}
+
 void
 virCheckpointSegmentsSweepOff(virCheckpointSegments *segments, GPtrArray *targets)
 {
@@ -462,13 +485,11 @@ virCheckpointSegmentsSweepOff(virCheckpointSegments *segments, GPtrArray *target
     }
     if (targets->len == 0)
         return;
-    if (virCheckpointSegmentsOpen(segments, targets, &error) &&
-        virCheckpointSegmentsHasReleased(segments) &&
-        virCheckpointSegmentsWritable(segments, targets, &error)) {
-        virCheckpointSegmentsSweep(segments);
-        virCheckpointSegmentsReadBack(segments, &error);
-    } else if (segments->view->writable) {
-        virCheckpointSegmentsReadBack(segments, NULL);
+    if (!virCheckpointOfflineSweepOnce(segments, targets, &error)) {
+        /* Maybe the storage daemon died: nobody else comes to a guest that is off. */
+        virCheckpointOfflineClose(segments->view);
+        g_clear_error(&error);
+        virCheckpointOfflineSweepOnce(segments, targets, &error);
     }
     if (error)
         g_info("domain %s: bitmaps that nobody needs stay in its images: %s",
