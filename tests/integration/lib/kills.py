@@ -176,20 +176,46 @@ class Case:
             self.host.start_libvirtd()
             self._start_daemon()
         elif self.party == 'destroy':
-            self.vm.destroy()
+            self._destroy()
             self._release()
 
-    def _await(self, thread):
-        """Waits until the operation returns.  Libvirt 9.0 may never answer a backup's
-        begin in whose course the guest was destroyed (docs/internals/backup.md): it is
-        ended then, and the call must return."""
+    def _returns(self, thread):
+        """TRUE when the call has returned.  Libvirt 9.0 may answer neither a backup's
+        begin in whose course the guest is destroyed nor that destroy
+        (docs/internals/backup.md): it is ended then, and the call must return."""
         stuck = self.operation.hangs_libvirt and self.party == 'destroy'
         thread.join(30 if stuck else 60)
         if stuck and thread.is_alive():
             print('#   libvirtd does not answer: it is ended', flush=True)
             self.host.restart_libvirtd(signal.SIGKILL)
             thread.join(30)
-        if thread.is_alive():
+        return not thread.is_alive()
+
+    def _destroy(self):
+        """The guest is off afterwards."""
+        failed = []
+
+        def cut():
+            try:
+                self.vm.destroy()
+            except libvirt.libvirtError as error:
+                failed.append(error)
+        thread = threading.Thread(target=cut, daemon=True)
+        thread.start()
+        if not self._returns(thread):
+            raise Failure('the guest cannot be destroyed')
+        if failed and self.vm.conn.isAlive():
+            raise failed[0]
+        if failed:
+            self.vm.reconnect()
+            failed.clear()
+            cut()
+        if failed and self.vm.dom.isActive():
+            raise failed[0]
+
+    def _await(self, thread):
+        """Waits until the operation returns."""
+        if not self._returns(thread):
             raise Failure(f'{self.operation.name} does not return')
 
     def run(self):
