@@ -42,6 +42,21 @@ virCheckpointRecoveryRun(virCheckpointMonitor *monitor,
     return FALSE;
 }
 
+/* TRUE if a node of the graph is above @below, which QEMU deletes together with it. */
+static gboolean
+virCheckpointRecoveryIsBacking(const virCheckpointGraph *graph,
+                               const virCheckpointNode *below)
+{
+    const GPtrArray *nodes = virCheckpointGraphNodes(graph);
+    guint i;
+
+    for (i = 0; i < nodes->len; i++) {
+        if (virCheckpointGraphBacking(graph, g_ptr_array_index(nodes, i)) == below)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 /* Nodes of sidecars, format nodes before the files below them, and transient bitmaps.
  */
 static void
@@ -59,7 +74,8 @@ virCheckpointRecoverySweepNodes(virCheckpointSegments *segments)
             gboolean file = g_strcmp0(node->driver, "file") == 0;
 
             if (g_str_has_prefix(node->name, VIR_CHECKPOINT_HELPER_PREFIX) &&
-                file == (pass == 1))
+                file == (pass == 1) &&
+                !virCheckpointRecoveryIsBacking(segments->graph, node))
                 virCheckpointRecoveryRun(
                     monitor, "blockdev-del",
                     virCheckpointJsonBuild("s:node-name", node->name, NULL));

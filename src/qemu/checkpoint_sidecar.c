@@ -11,7 +11,10 @@
  * renamed.  It is never opened read-write again, because a crash while a qcow2 is open
  * that way spoils every bitmap in it; whatever changes one writes a new file.
  *
- * What a crash leaves: a *.tmp file, nodes and fdsets in QEMU.  Settling removes them.
+ * Several are written together: opened, filled in one transaction (their own, or one
+ * that the caller has anyway), closed (checkpoint_sidecar_nodes.c).
+ *
+ * What a crash leaves: *.tmp files, nodes and fdsets in QEMU.  Settling removes them.
  */
 
 #include "config.h"
@@ -29,21 +32,10 @@
 #include "checkpoint_file.h"
 #include "checkpoint_process.h"
 #include "checkpoint_record.h"
-#include "checkpoint_sidecar.h"
+#include "checkpoint_sidecarpriv.h"
 
 /** Sidecars open at a time. */
 #define SIDECAR_BATCH 32
-
-/* A sidecar file as a node of a QEMU. */
-typedef struct virCheckpointSidecarNode {
-    virCheckpointMonitor *monitor; /* borrowed */
-    gchar *node;
-    guint64 set;
-    gboolean hasSet;
-    gboolean hasNode;
-    gchar *scratch; /* a copy to be removed, or NULL */
-    gchar *bitmap;
-} virCheckpointSidecarNode;
 
 gchar *
 virCheckpointSidecarBitmap(const gchar *file)
@@ -57,103 +49,6 @@ virCheckpointSidecarBitmap(const gchar *file)
             name[strlen(name) - strlen(suffixes[i])] = '\0';
     }
     return name;
-}
-
-/* Closes what is open; goes on after a failure and reports the first.  The node of the
- * file below goes with the format's: nobody else named it. */
-static gboolean
-virCheckpointSidecarDetach(virCheckpointSidecarNode *sidecar, GError **error)
-{
-    gboolean ok = TRUE;
-
-    if (sidecar->hasNode) {
-        g_autoptr(virCheckpointJson) reply = virCheckpointMonitorRun(
-            sidecar->monitor, "blockdev-del",
-            virCheckpointJsonBuild("s:node-name", sidecar->node, NULL), error);
-
-        ok = reply != NULL;
-    }
-    sidecar->hasNode = FALSE;
-    if (sidecar->hasSet)
-        ok = virCheckpointMonitorRemoveFd(sidecar->monitor, sidecar->set,
-                                          ok ? error : NULL) &&
-             ok;
-    sidecar->hasSet = FALSE;
-    return ok;
-}
-
-static void
-virCheckpointSidecarNodeFree(virCheckpointSidecarNode *sidecar)
-{
-    if (!sidecar)
-        return;
-    virCheckpointSidecarDetach(sidecar, NULL);
-    if (sidecar->scratch)
-        unlink(sidecar->scratch);
-    g_free(sidecar->scratch);
-    g_free(sidecar->node);
-    g_free(sidecar->bitmap);
-    g_free(sidecar);
-}
-
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointSidecarNode, virCheckpointSidecarNodeFree)
-
-/* Where the peer opens @path: a descriptor of ours if it takes any. */
-static gchar *
-virCheckpointSidecarHandOver(virCheckpointSidecarNode *sidecar,
-                             const gchar *path,
-                             gboolean readOnly,
-                             GError **error)
-{
-    VIR_CHECKPOINT_AUTOFD int fd = -1;
-
-    if (!virCheckpointMonitorHasFds(sidecar->monitor))
-        return g_strdup(path);
-    fd = open(path, (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                    "sidecar '%s': %s", path, g_strerror(errno));
-        return NULL;
-    }
-    if (!virCheckpointMonitorAddFd(sidecar->monitor, fd, &sidecar->set, error))
-        return NULL;
-    sidecar->hasSet = TRUE;
-    return g_strdup_printf("/dev/fdset/%" G_GUINT64_FORMAT, sidecar->set);
-}
-
-static virCheckpointSidecarNode *
-virCheckpointSidecarAttach(virCheckpointMonitor *monitor,
-                           const gchar *path,
-                           gboolean readOnly,
-                           GError **error)
-{
-    g_autoptr(virCheckpointSidecarNode) sidecar = g_new0(virCheckpointSidecarNode, 1);
-    g_autofree gchar *fileNode = NULL;
-    g_autofree gchar *name = NULL;
-    virCheckpointJson *file;
-    virCheckpointJson *node;
-
-    sidecar->monitor = monitor;
-    sidecar->bitmap = virCheckpointSidecarBitmap(path);
-    /* QEMU takes 31 bytes at most. */
-    sidecar->node =
-        g_strdup_printf(VIR_CHECKPOINT_HELPER_PREFIX "%08x", g_random_int());
-    fileNode = g_strconcat(sidecar->node, "f", NULL);
-    if (!(name = virCheckpointSidecarHandOver(sidecar, path, readOnly, error)))
-        return NULL;
-    file = virCheckpointJsonBuild("s:node-name", fileNode, "s:driver", "file",
-                                  "s:filename", name, "b:read-only", readOnly, NULL);
-    node = virCheckpointJsonBuild("s:node-name", sidecar->node, "s:driver", "qcow2",
-                                  "a:file", file, "b:read-only", readOnly, "a:backing",
-                                  virCheckpointJsonNewNull(), NULL);
-    /* What is written counts once we have synced the file ourselves. */
-    if (!readOnly)
-        virCheckpointJsonAdd(node, "cache",
-                             virCheckpointJsonBuild("b:no-flush", TRUE, NULL));
-    if (!virCheckpointMonitorDo(monitor, "blockdev-add", node, error))
-        return NULL;
-    sidecar->hasNode = TRUE;
-    return g_steal_pointer(&sidecar);
 }
 
 virCheckpointSidecarPart *
@@ -180,58 +75,94 @@ virCheckpointSidecarPartFree(virCheckpointSidecarPart *part)
     g_free(part);
 }
 
-/* Some sidecars on their way: three arrays in step. */
-typedef struct virCheckpointSidecarBatch {
+struct virCheckpointSidecarBatch {
     virCheckpointStoreDomain *store;
     virCheckpointMonitor *monitor;
-    virCheckpointSidecarPart **parts;
+    virCheckpointSidecarPart **parts; /* borrowed */
     guint count;
+    /* In step with @parts: */
     GPtrArray *temporary; /* gchar*: paths; what is left of them is removed at last */
-    GPtrArray *nodes;     /* virCheckpointSidecarNode* */
-    guint64 *counted;     /* bytes, as QEMU shows them */
-} virCheckpointSidecarBatch;
+    virCheckpointSidecarNodes *nodes;
+    guint64 *counted; /* bytes, as QEMU shows them */
+};
 
-static void
-virCheckpointSidecarBatchClear(virCheckpointSidecarBatch *batch)
+void
+virCheckpointSidecarBatchFree(virCheckpointSidecarBatch *batch)
 {
     guint i;
 
-    g_ptr_array_unref(batch->nodes);
+    if (!batch)
+        return;
+    virCheckpointSidecarNodesFree(batch->nodes);
     for (i = 0; i < batch->temporary->len; i++)
         unlink(g_ptr_array_index(batch->temporary, i));
     g_ptr_array_unref(batch->temporary);
     g_free(batch->counted);
+    g_free(batch);
 }
 
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(virCheckpointSidecarBatch,
-                                 virCheckpointSidecarBatchClear)
-
-/* Every file of the batch is made and opened. */
+/* Makes the file of @part and hands it over. */
 static gboolean
-virCheckpointSidecarBatchOpen(virCheckpointSidecarBatch *batch, GError **error)
+virCheckpointSidecarBatchMake(virCheckpointSidecarBatch *batch,
+                              const virCheckpointSidecarPart *part,
+                              GError **error)
+{
+    g_autofree gchar *path =
+        virCheckpointStoreDomainPath(batch->store, part->fileName, error);
+    g_autofree gchar *bitmap = virCheckpointSidecarBitmap(part->fileName);
+    gchar *temporary;
+
+    if (!path)
+        return FALSE;
+    temporary = g_strconcat(path, ".tmp", NULL);
+    g_ptr_array_add(batch->temporary, temporary);
+    return virCheckpointSidecarMake(temporary, part->sizeBytes, error) &&
+           virCheckpointFaultPoint("sidecar/made", error) &&
+           virCheckpointSidecarNodesAdd(batch->nodes, temporary, bitmap, FALSE, error);
+}
+
+virCheckpointSidecarBatch *
+virCheckpointSidecarBatchOpen(virCheckpointStoreDomain *store,
+                              virCheckpointMonitor *monitor,
+                              virCheckpointSidecarPart **parts,
+                              guint count,
+                              GError **error)
+{
+    g_autoptr(virCheckpointSidecarBatch) batch = g_new0(virCheckpointSidecarBatch, 1);
+    guint i;
+
+    batch->store = store;
+    batch->monitor = monitor;
+    batch->parts = parts;
+    batch->count = count;
+    batch->temporary = g_ptr_array_new_with_free_func(g_free);
+    batch->nodes = virCheckpointSidecarNodesNew(monitor, FALSE);
+    batch->counted = g_new0(guint64, count);
+    for (i = 0; i < count; i++) {
+        if (!virCheckpointSidecarBatchMake(batch, parts[i], error))
+            return NULL;
+    }
+    if (!virCheckpointSidecarNodesOpen(batch->nodes, error) ||
+        !virCheckpointFaultPoint("sidecar/attached", error))
+        return NULL;
+    return g_steal_pointer(&batch);
+}
+
+void
+virCheckpointSidecarBatchFill(virCheckpointSidecarBatch *batch, virCheckpointTxn *txn)
 {
     guint i;
 
     for (i = 0; i < batch->count; i++) {
         const virCheckpointSidecarPart *part = batch->parts[i];
-        g_autofree gchar *path =
-            virCheckpointStoreDomainPath(batch->store, part->fileName, error);
-        gchar *temporary = path ? g_strconcat(path, ".tmp", NULL) : NULL;
-        virCheckpointSidecarNode *node;
+        virCheckpointBitmapRef ref = virCheckpointSidecarNodesRef(batch->nodes, i);
 
-        if (!temporary)
-            return FALSE;
-        g_ptr_array_add(batch->temporary, temporary);
-        if (!virCheckpointSidecarMake(temporary, part->sizeBytes, error) ||
-            !virCheckpointFaultPoint("sidecar/made", error) ||
-            !(node =
-                  virCheckpointSidecarAttach(batch->monitor, temporary, FALSE, error)))
-            return FALSE;
-        g_ptr_array_add(batch->nodes, node);
-        if (!virCheckpointFaultPoint("sidecar/attached", error))
-            return FALSE;
+        g_assert(part->sources->len > 0);
+        virCheckpointTxnAdd(txn, ref.node, ref.name, part->granularity,
+                            VIR_CHECKPOINT_BITMAP_PERSISTENT |
+                                VIR_CHECKPOINT_BITMAP_DISABLED);
+        virCheckpointTxnMerge(txn, ref.node, ref.name, part->sources);
     }
-    return TRUE;
 }
 
 /* What QEMU shows of the new bitmaps, unless it showed that of their sources. */
@@ -243,7 +174,7 @@ virCheckpointSidecarBatchCount(virCheckpointSidecarBatch *batch, GError **error)
 
     for (i = 0; i < batch->count; i++) {
         const virCheckpointSidecarPart *part = batch->parts[i];
-        const virCheckpointSidecarNode *sidecar = g_ptr_array_index(batch->nodes, i);
+        virCheckpointBitmapRef ref = virCheckpointSidecarNodesRef(batch->nodes, i);
         const virCheckpointNode *node;
         const virCheckpointBitmapInfo *bits = NULL;
 
@@ -252,8 +183,8 @@ virCheckpointSidecarBatchCount(virCheckpointSidecarBatch *batch, GError **error)
             continue;
         if (!graph && !(graph = virCheckpointGraphQueryNodes(batch->monitor, error)))
             return FALSE;
-        if ((node = virCheckpointGraphNode(graph, sidecar->node)))
-            bits = virCheckpointNodeBitmap(node, sidecar->bitmap);
+        if ((node = virCheckpointGraphNode(graph, ref.node)))
+            bits = virCheckpointNodeBitmap(node, ref.name);
         if (!bits) {
             g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
                                 "the sidecar's bitmap went away");
@@ -262,28 +193,6 @@ virCheckpointSidecarBatchCount(virCheckpointSidecarBatch *batch, GError **error)
         batch->counted[i] = bits->countBytes;
     }
     return TRUE;
-}
-
-/* Merges the sources into new bitmaps. */
-static gboolean
-virCheckpointSidecarBatchFill(virCheckpointSidecarBatch *batch, GError **error)
-{
-    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
-    guint i;
-
-    for (i = 0; i < batch->count; i++) {
-        const virCheckpointSidecarPart *part = batch->parts[i];
-        const virCheckpointSidecarNode *node = g_ptr_array_index(batch->nodes, i);
-
-        g_assert(part->sources->len > 0);
-        virCheckpointTxnAdd(txn, node->node, node->bitmap, part->granularity,
-                            VIR_CHECKPOINT_BITMAP_PERSISTENT |
-                                VIR_CHECKPOINT_BITMAP_DISABLED);
-        virCheckpointTxnMerge(txn, node->node, node->bitmap, part->sources);
-    }
-    return virCheckpointTxnRun(txn, batch->monitor, error) &&
-           virCheckpointSidecarBatchCount(batch, error) &&
-           virCheckpointFaultPoint("sidecar/filled", error);
 }
 
 static gboolean
@@ -305,17 +214,15 @@ virCheckpointSidecarVerify(const gchar *path,
     return TRUE;
 }
 
-/* Closed, read back and synced, the files get their names. */
-static gboolean
+gboolean
 virCheckpointSidecarBatchClose(virCheckpointSidecarBatch *batch, GError **error)
 {
     guint i;
 
-    for (i = 0; i < batch->count; i++) {
-        if (!virCheckpointSidecarDetach(g_ptr_array_index(batch->nodes, i), error))
-            return FALSE;
-    }
-    if (!virCheckpointFaultPoint("sidecar/detached", error))
+    if (!virCheckpointSidecarBatchCount(batch, error) ||
+        !virCheckpointFaultPoint("sidecar/filled", error) ||
+        !virCheckpointSidecarNodesClose(batch->nodes, error) ||
+        !virCheckpointFaultPoint("sidecar/detached", error))
         return FALSE;
     for (i = 0; i < batch->count; i++) {
         const gchar *path = g_ptr_array_index(batch->temporary, i);
@@ -349,20 +256,16 @@ virCheckpointSidecarWriteAll(virCheckpointStoreDomain *store,
     guint done;
 
     for (done = 0; done < parts->len; done += SIDECAR_BATCH) {
-        g_auto(virCheckpointSidecarBatch) batch = {
-            .store = store,
-            .monitor = monitor,
-            .parts = (virCheckpointSidecarPart **)parts->pdata + done,
-            .count = MIN(SIDECAR_BATCH, parts->len - done),
-            .temporary = g_ptr_array_new_with_free_func(g_free),
-            .nodes = g_ptr_array_new_with_free_func(
-                (GDestroyNotify)virCheckpointSidecarNodeFree),
-            .counted = g_new0(guint64, SIDECAR_BATCH),
-        };
+        g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
+        g_autoptr(virCheckpointSidecarBatch) batch = virCheckpointSidecarBatchOpen(
+            store, monitor, (virCheckpointSidecarPart **)parts->pdata + done,
+            MIN(SIDECAR_BATCH, parts->len - done), error);
 
-        if (!virCheckpointSidecarBatchOpen(&batch, error) ||
-            !virCheckpointSidecarBatchFill(&batch, error) ||
-            !virCheckpointSidecarBatchClose(&batch, error))
+        if (!batch)
+            return FALSE;
+        virCheckpointSidecarBatchFill(batch, txn);
+        if (!virCheckpointTxnRun(txn, monitor, error) ||
+            !virCheckpointSidecarBatchClose(batch, error))
             return FALSE;
     }
     return TRUE;
@@ -395,29 +298,31 @@ virCheckpointSidecarSalvage(virCheckpointStoreDomain *store,
                             gboolean *saved,
                             GError **error)
 {
-    g_autoptr(virCheckpointSidecarNode) attached = NULL;
+    g_autoptr(virCheckpointSidecarNodes) attached =
+        virCheckpointSidecarNodesNew(monitor, TRUE);
     g_autoptr(virCheckpointGraph) graph = NULL;
     g_autoptr(GArray) sources =
         g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef));
-    virCheckpointBitmapRef ref = {.name = bitmap};
+    virCheckpointBitmapRef ref;
     const virCheckpointNode *node;
     const virCheckpointBitmapInfo *info = NULL;
 
     *saved = FALSE;
     if (!g_file_test(image, G_FILE_TEST_IS_REGULAR))
         return TRUE;
-    if (!(attached = virCheckpointSidecarAttach(monitor, image, TRUE, error)) ||
+    if (!virCheckpointSidecarNodesAdd(attached, image, bitmap, FALSE, error) ||
+        !virCheckpointSidecarNodesOpen(attached, error) ||
         !(graph = virCheckpointGraphQueryNodes(monitor, error)))
         return FALSE;
-    if ((node = virCheckpointGraphNode(graph, attached->node)))
+    ref = virCheckpointSidecarNodesRef(attached, 0);
+    if ((node = virCheckpointGraphNode(graph, ref.node)))
         info = virCheckpointNodeBitmap(node, bitmap);
     if (!info || info->inconsistent)
-        return virCheckpointSidecarDetach(attached, error);
-    ref.node = attached->node;
+        return virCheckpointSidecarNodesClose(attached, error);
     g_array_append_val(sources, ref);
     if (!virCheckpointSidecarWrite(store, monitor, node->sizeBytes, info->granularity,
                                    sources, fileName, error) ||
-        !virCheckpointSidecarDetach(attached, error))
+        !virCheckpointSidecarNodesClose(attached, error))
         return FALSE;
     *saved = TRUE;
     return TRUE;
@@ -435,7 +340,8 @@ virCheckpointSidecarFlush(virCheckpointStoreDomain *store,
 {
     g_autofree gchar *name = g_strdup_printf("flush-%08x.tmp", g_random_int());
     g_autofree gchar *path = virCheckpointStoreDomainPath(store, name, error);
-    g_autoptr(virCheckpointSidecarNode) scratch = NULL;
+    g_autoptr(virCheckpointSidecarNodes) scratch =
+        virCheckpointSidecarNodesNew(monitor, FALSE);
     g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
     g_autoptr(GError) ended = NULL;
     gboolean made;
@@ -443,14 +349,16 @@ virCheckpointSidecarFlush(virCheckpointStoreDomain *store,
     if (!path)
         return FALSE;
     made = virCheckpointSidecarMake(path, sizeBytes, error) &&
-           (scratch = virCheckpointSidecarAttach(monitor, path, FALSE, error));
+           virCheckpointSidecarNodesAdd(scratch, path, NULL, FALSE, error) &&
+           virCheckpointSidecarNodesOpen(scratch, error);
     /* Open is enough: nothing is left however this ends. */
     unlink(path);
     if (!made || !virCheckpointFaultPoint("flush/attached", error))
         return FALSE;
     virCheckpointTxnAction(
         txn, "blockdev-snapshot",
-        virCheckpointJsonBuild("s:node", node, "s:overlay", scratch->node, NULL));
+        virCheckpointJsonBuild("s:node", node, "s:overlay",
+                               virCheckpointSidecarNodesRef(scratch, 0).node, NULL));
     virCheckpointTxnAction(txn, "abort", virCheckpointJsonNewObject());
     if (virCheckpointTxnRun(txn, monitor, &ended)) {
         g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INTERNAL_ERROR,
@@ -463,7 +371,7 @@ virCheckpointSidecarFlush(virCheckpointStoreDomain *store,
                                    "the disk cannot be flushed: ");
         return FALSE;
     }
-    return virCheckpointSidecarDetach(scratch, error) &&
+    return virCheckpointSidecarNodesClose(scratch, error) &&
            virCheckpointFaultPoint("flush/done", error);
 }
 
@@ -489,48 +397,43 @@ virCheckpointSidecarResized(const gchar *path, guint64 sizeBytes, GError **error
     return g_steal_pointer(&copy);
 }
 
-static virCheckpointSidecarNode *
-virCheckpointSidecarAttachForLoad(virCheckpointStoreDomain *store,
-                                  virCheckpointMonitor *monitor,
-                                  const gchar *fileName,
-                                  guint64 sizeBytes,
-                                  GError **error)
+/* Hands sidecar @fileName over to be merged into a bitmap of a disk of @sizeBytes. */
+static gboolean
+virCheckpointSidecarLoadAdd(virCheckpointStoreDomain *store,
+                            virCheckpointSidecarNodes *nodes,
+                            const gchar *fileName,
+                            guint64 sizeBytes,
+                            GError **error)
 {
     g_autofree gchar *path = virCheckpointStoreDomainPath(store, fileName, error);
+    g_autofree gchar *bitmap = virCheckpointSidecarBitmap(fileName);
     g_autofree gchar *resized = NULL;
-    virCheckpointSidecarNode *sidecar;
     virCheckpointSidecarInfo info;
 
     if (!path || !virCheckpointSidecarRead(path, &info, error))
-        return NULL;
+        return FALSE;
     if (info.sizeBytes != sizeBytes &&
         !(resized = virCheckpointSidecarResized(path, sizeBytes, error)))
-        return NULL;
-    sidecar =
-        virCheckpointSidecarAttach(monitor, resized ? resized : path, TRUE, error);
-    if (sidecar && resized) {
-        sidecar->scratch = g_steal_pointer(&resized);
-        g_free(sidecar->bitmap);
-        sidecar->bitmap = virCheckpointSidecarBitmap(path);
-    } else if (resized)
-        unlink(resized);
-    return sidecar;
+        return FALSE;
+    return virCheckpointSidecarNodesAdd(nodes, resized ? resized : path, bitmap,
+                                        resized != NULL, error);
 }
 
 /* QEMU itself must show each bitmap, consistent, before it is merged. */
 static gboolean
-virCheckpointSidecarSeen(virCheckpointMonitor *monitor, GPtrArray *open, GError **error)
+virCheckpointSidecarSeen(virCheckpointMonitor *monitor, GArray *sources, GError **error)
 {
     g_autoptr(virCheckpointGraph) graph = virCheckpointGraphQueryNodes(monitor, error);
     guint i;
 
-    for (i = 0; graph && i < open->len; i++) {
-        const virCheckpointSidecarNode *sidecar = g_ptr_array_index(open, i);
-        const virCheckpointNode *node = virCheckpointGraphNode(graph, sidecar->node);
+    for (i = 0; graph && i < sources->len; i++) {
+        const virCheckpointBitmapRef *ref =
+            &g_array_index(sources, virCheckpointBitmapRef, i);
+        const virCheckpointNode *node = virCheckpointGraphNode(graph, ref->node);
         const virCheckpointBitmapInfo *info = NULL;
 
         if (node)
-            info = virCheckpointNodeBitmap(node, sidecar->bitmap);
+            info = virCheckpointNodeBitmap(node, ref->name);
         if (!info || info->inconsistent) {
             g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
                                 "a sidecar's bitmap is not there for QEMU");
@@ -549,36 +452,28 @@ virCheckpointSidecarLoadBatch(virCheckpointStoreDomain *store,
                               guint64 sizeBytes,
                               GError **error)
 {
-    g_autoptr(GPtrArray) open =
-        g_ptr_array_new_with_free_func((GDestroyNotify)virCheckpointSidecarNodeFree);
+    g_autoptr(virCheckpointSidecarNodes) nodes =
+        virCheckpointSidecarNodesNew(monitor, TRUE);
     g_autoptr(GArray) sources =
         g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef));
     g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
     guint i;
 
     for (i = 0; i < count; i++) {
-        virCheckpointSidecarNode *sidecar = virCheckpointSidecarAttachForLoad(
-            store, monitor, names[i], sizeBytes, error);
         virCheckpointBitmapRef ref;
 
-        if (!sidecar)
+        if (!virCheckpointSidecarLoadAdd(store, nodes, names[i], sizeBytes, error))
             return FALSE;
-        g_ptr_array_add(open, sidecar);
-        ref.node = sidecar->node;
-        ref.name = sidecar->bitmap;
+        ref = virCheckpointSidecarNodesRef(nodes, i);
         g_array_append_val(sources, ref);
     }
     virCheckpointTxnMerge(txn, target->node, target->name, sources);
-    if (!virCheckpointSidecarSeen(monitor, open, error) ||
-        !virCheckpointFaultPoint("load/attached", error) ||
-        !virCheckpointTxnRun(txn, monitor, error) ||
-        !virCheckpointFaultPoint("load/merged", error))
-        return FALSE;
-    for (i = 0; i < count; i++) {
-        if (!virCheckpointSidecarDetach(g_ptr_array_index(open, i), error))
-            return FALSE;
-    }
-    return TRUE;
+    return virCheckpointSidecarNodesOpen(nodes, error) &&
+           virCheckpointSidecarSeen(monitor, sources, error) &&
+           virCheckpointFaultPoint("load/attached", error) &&
+           virCheckpointTxnRun(txn, monitor, error) &&
+           virCheckpointFaultPoint("load/merged", error) &&
+           virCheckpointSidecarNodesClose(nodes, error);
 }
 
 gboolean

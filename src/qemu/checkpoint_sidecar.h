@@ -58,6 +58,35 @@ void
 virCheckpointSidecarPartFree(virCheckpointSidecarPart *part);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointSidecarPart, virCheckpointSidecarPartFree)
 
+/** Some sidecars on their way: files that QEMU has open and that have no names yet. */
+typedef struct virCheckpointSidecarBatch virCheckpointSidecarBatch;
+
+/**
+ * virCheckpointSidecarBatchOpen:
+ * @parts: (array length=count): borrowed while the batch lives; of different file names
+ *
+ * Makes the files and opens them in QEMU.  Freeing the batch closes and removes what
+ * has not got its name.
+ */
+virCheckpointSidecarBatch *
+virCheckpointSidecarBatchOpen(virCheckpointStoreDomain *store,
+                              virCheckpointMonitor *monitor,
+                              virCheckpointSidecarPart **parts,
+                              guint count,
+                              GError **error);
+void
+virCheckpointSidecarBatchFree(virCheckpointSidecarBatch *batch);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointSidecarBatch, virCheckpointSidecarBatchFree)
+
+/** Adds to @txn what fills them: a new bitmap in each, its sources merged. */
+void
+virCheckpointSidecarBatchFill(virCheckpointSidecarBatch *batch, virCheckpointTxn *txn);
+
+/** After that transaction ran: closed, read back and synced, the files get their names,
+ * durably.  Parts may have become counted since the batch was opened. */
+gboolean
+virCheckpointSidecarBatchClose(virCheckpointSidecarBatch *batch, GError **error);
+
 /**
  * virCheckpointSidecarWriteAll:
  * @parts: virCheckpointSidecarPart*, of different file names
