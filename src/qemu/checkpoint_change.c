@@ -224,6 +224,32 @@ virCheckpointSegmentsPlan(virCheckpointSegments *segments,
     return g_steal_pointer(&record);
 }
 
+/* Sends the transaction, together with what fills the sidecars that are open for it: if
+ * QEMU does not like that, without. */
+static gboolean
+virCheckpointChangeSend(virCheckpointSegments *segments,
+                        virCheckpointRecord *record,
+                        GError **error)
+{
+    g_autoptr(virCheckpointTxn) txn = virCheckpointSegmentsCreateTxn(segments, record);
+    g_autoptr(virCheckpointTxn) alone = NULL;
+    g_autoptr(GError) refused = NULL;
+
+    if (!virCheckpointSegmentsParkAheadFill(segments, txn))
+        return virCheckpointTxnRun(txn, segments->view->monitor, error);
+    if (virCheckpointTxnRun(txn, segments->view->monitor, &refused))
+        return TRUE;
+    virCheckpointSegmentsParkAheadDrop(segments);
+    if (!virCheckpointMonitorAnswered(segments->view->monitor)) {
+        g_propagate_error(error, g_steal_pointer(&refused));
+        return FALSE;
+    }
+    g_debug("domain=%s created without parking ahead: %s", segments->view->uuid,
+            refused->message);
+    alone = virCheckpointSegmentsCreateTxn(segments, record);
+    return virCheckpointTxnRun(alone, segments->view->monitor, error);
+}
+
 /*
  * Sends the transaction and looks whether every disk records.  A snapshot that somebody
  * took at the same moment moves the top away below us: then once more.
@@ -236,10 +262,7 @@ virCheckpointChangeApply(virCheckpointSegments *segments,
     guint attempt;
 
     for (attempt = 0; attempt < 2; attempt++) {
-        g_autoptr(virCheckpointTxn) txn =
-            virCheckpointSegmentsCreateTxn(segments, record);
-
-        if (!virCheckpointTxnRun(txn, segments->view->monitor, error) ||
+        if (!virCheckpointChangeSend(segments, record, error) ||
             !virCheckpointSegmentsRestamp(segments, error) ||
             !virCheckpointFaultPoint("create/transaction", error) ||
             !virCheckpointSegmentsReadBack(segments, error) ||
@@ -250,6 +273,7 @@ virCheckpointChangeApply(virCheckpointSegments *segments,
             return TRUE;
         if (!segments->view->running)
             break;
+        virCheckpointSegmentsParkAheadDrop(segments);
     }
     virCheckpointChangeNotCreated(segments, record, error);
     return FALSE;
@@ -279,7 +303,9 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
         virCheckpointStoreRemove(segments->store, plan->id, NULL);
         return FALSE;
     }
+    virCheckpointSegmentsParkAhead(segments, plan);
     if (!virCheckpointChangeApply(segments, plan, error)) {
+        virCheckpointSegmentsParkAheadDrop(segments);
         virCheckpointSegmentsReadBack(segments, NULL);
         /* Refused as a whole, or nobody knows: then it stays for settling. */
         if (segments->view->monitor &&

@@ -18,6 +18,8 @@
  * line of the journal, one write a record.  When the sidecars cannot be written in one
  * go each is tried by itself, so that a bad one does not keep the others.
  *
+ * What a creation froze is in its sidecars already, mostly (checkpoint_park_ahead.c).
+ *
  * The invariant: the newest segment's bitmap is on the disk's top format node,
  * persistent, recording and consistent, and on each of its layers.  Where that does not
  * hold changes of unknown extent are missing: "lost" is saved first, then tracking
@@ -428,6 +430,7 @@ virCheckpointParkWrite(virCheckpointSegments *segments,
                        GError **error)
 {
     g_autoptr(GPtrArray) parts = g_ptr_array_new();
+    gboolean taken;
     guint i;
     guint j;
 
@@ -437,8 +440,9 @@ virCheckpointParkWrite(virCheckpointSegments *segments,
         for (j = 0; j < item->parts->len; j++)
             g_ptr_array_add(parts, g_ptr_array_index(item->parts, j));
     }
-    return virCheckpointSidecarWriteAll(segments->store, segments->view->monitor, parts,
-                                        error) &&
+    return virCheckpointSegmentsParkAheadTake(segments, parts, &taken, error) &&
+           (taken || virCheckpointSidecarWriteAll(
+                         segments->store, segments->view->monitor, parts, error)) &&
            virCheckpointFaultPoint("park/written", error);
 }
 

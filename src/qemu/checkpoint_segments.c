@@ -179,6 +179,7 @@ virCheckpointSegmentsFree(virCheckpointSegments *segments)
 {
     if (!segments)
         return;
+    virCheckpointSegmentsParkAheadDrop(segments);
     if (segments->records)
         g_ptr_array_unref(segments->records);
     g_ptr_array_unref(segments->replaced);

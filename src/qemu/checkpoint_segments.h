@@ -31,6 +31,8 @@ typedef struct virCheckpointSegments {
                             through virCheckpointSegmentsEdit() */
     GPtrArray *replaced; /* owned; records that were, until Refresh */
     GHashTable *newest;  /* owned; target -> its newest record, as far as asked */
+    struct virCheckpointParkAhead *ahead; /* owned; sidecars that a creation opened, for
+                                             the parking that follows it; or NULL */
     GPtrArray *covered; /* borrowed; parts that sets since a checkpoint leave out: their
                            bits are known from elsewhere; usually NULL */
 } virCheckpointSegments;
@@ -139,9 +141,10 @@ virCheckpointSegmentsValidate(virCheckpointSegments *segments,
 
 /**
  * Creates a checkpoint: @def aligned (checkpoint_def.h), parent and time set here.
- * Record, transaction, invariant, record; previous segments are not parked yet
- * (virCheckpointSegmentsPark).  @segments was just made or refreshed, and shows what is
- * there when it returns TRUE: each look at QEMU costs a client's time.
+ * Record, transaction, invariant, record; previous segments are not parked yet, but
+ * prepared for it: virCheckpointSegmentsPark() of the same @segments comes next.
+ * @segments was just made or refreshed, and shows what is there when it returns TRUE:
+ * each look at QEMU costs a client's time.
  * @record: (out) (transfer full) (optional)
  */
 gboolean

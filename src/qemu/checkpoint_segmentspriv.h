@@ -176,6 +176,32 @@ virCheckpointParkFileName(virCheckpointSegments *segments,
                           const gchar *name,
                           GError **error);
 
+/** checkpoint_park_ahead.c */
+typedef struct virCheckpointParkAhead virCheckpointParkAhead;
+void
+virCheckpointParkAheadFree(virCheckpointParkAhead *ahead);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointParkAhead, virCheckpointParkAheadFree)
+
+/** Opens sidecars for what the creation of @record freezes, as far as that is simple.
+ * Failures are no errors: parking then does it all. */
+void
+virCheckpointSegmentsParkAhead(virCheckpointSegments *segments,
+                               const virCheckpointRecord *record);
+/** Closes and removes them. */
+void
+virCheckpointSegmentsParkAheadDrop(virCheckpointSegments *segments);
+/** Adds to the creation's transaction @txn what fills them; FALSE: there are none. */
+gboolean
+virCheckpointSegmentsParkAheadFill(virCheckpointSegments *segments,
+                                   virCheckpointTxn *txn);
+/** *@taken: they are @parts (virCheckpointSidecarPart*), and are complete now.  What is
+ * not taken is closed and removed. */
+gboolean
+virCheckpointSegmentsParkAheadTake(virCheckpointSegments *segments,
+                                   GPtrArray *parts,
+                                   gboolean *taken,
+                                   GError **error);
+
 /** The transaction of @record's creation on the disks as they are: per disk add, then
  * disable the previous. */
 virCheckpointTxn *

@@ -69,7 +69,7 @@ def asked(host, vm, act):
 
 
 def test_questions_to_qemu_are_few(host):
-    """On disks without layers a create sends 9 commands and 4 for each further disk, a
+    """On disks without layers a create sends 8 commands and 2 for each further disk, a
     delete in the middle one; a finish less than a hundred."""
     host.start_daemon()
     vm = VM(host, disks={'vda': 64 * MIB, 'vdb': 16 * MIB})
@@ -89,7 +89,7 @@ def test_questions_to_qemu_are_few(host):
     create('c1')
     create('c2')
     for what, most, act in (
-            ('create', 13, lambda: create('c3')),
+            ('create', 10, lambda: create('c3')),
             ('delete', 1, lambda: dom.checkpointLookupByName('c2').delete()),
             ('finish', 100, finish)):
         # Whether a job has ended is asked as long as it takes.

@@ -56,6 +56,48 @@ def delete(oracle, name, flags=0):
     oracle.check()
 
 
+def held(host, oracle, point):
+    """A creation by a daemon that holds at point until what is returned is called."""
+    gate = os.path.join(host.work, 'gate')
+    passed = os.path.join(host.work, 'passed')
+    host.restart_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'{point}@1=hold:{gate}',
+                             'VIRT_CHECKPOINT_FAULTS_LOG': passed})
+    oracle.connect()
+    creating = threading.Thread(target=oracle.create, args=(sorted(oracle.vm.disks),))
+    creating.start()
+    wait_for(lambda: os.path.exists(passed) and point in open(passed).read(),
+             f'the creation is at {point}')
+
+    def go_on():
+        with open(gate, 'w'):
+            pass
+        creating.join()
+    return go_on
+
+
+def helpers(vm):
+    """Names of the nodes of open sidecars that QEMU's user named."""
+    return [node['node-name'] for node in vm.qmp('query-named-block-nodes', flat=True)
+            if node['node-name'].startswith('virtcheckpoint-sc-') and
+            node['drv'] == 'qcow2' and '.' not in node['node-name']]
+
+
+def test_a_creation_whose_sidecars_are_gone(host):
+    """QEMU refuses what would fill them: the checkpoint is made without, and parked."""
+    oracle = oracle_of(host)
+    chain(oracle, 2)
+    go_on = held(host, oracle, 'sidecar/attached')
+    found = helpers(oracle.vm)
+    if len(found) != 1:
+        raise Failure(f'open sidecars: {found}')
+    oracle.vm.qmp('blockdev-del', **{'node-name': found[0]})
+    go_on()
+    oracle.write()
+    oracle.check(copies=True)
+    if len(oracle.moments) != 3 or 'created without parking ahead' not in host.daemon_log():
+        raise Failure(f'{oracle.moments}: the creation was not refused at first')
+
+
 def sizes(oracle, name):
     xml = oracle.dom.checkpointLookupByName(name).getXMLDesc(SIZE)
     return {d.get('name'): int(d.get('size')) for d in
