@@ -42,15 +42,18 @@ virCheckpointCompactDaemon(guint64 sizeBytes, GError **error)
     return virCheckpointMonitorNewStorageDaemon(argv, NULL, error);
 }
 
-/* Reads all; FALSE when one cannot be read, or they are of different sizes. */
+/* Reads all; FALSE when one cannot be read.  Bitmaps merge only between disks of equal
+ * size: *@equal. */
 static gboolean
 virCheckpointCompactMeasure(virCheckpointStoreDomain *store,
                             const virCheckpointSegment *segment,
                             virCheckpointSidecarInfo *all,
+                            gboolean *equal,
                             GError **error)
 {
     guint i;
 
+    *equal = TRUE;
     for (i = 0; i < segment->sidecars->len; i++) {
         g_autofree gchar *path = virCheckpointStoreDomainPath(
             store, g_ptr_array_index(segment->sidecars, i), error);
@@ -58,12 +61,7 @@ virCheckpointCompactMeasure(virCheckpointStoreDomain *store,
 
         if (!path || !virCheckpointSidecarRead(path, &info, error))
             return FALSE;
-        if (i > 0 && info.sizeBytes != all->sizeBytes) {
-            g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_UNSUPPORTED,
-                        "sidecars of disk '%s' are of different sizes",
-                        segment->target);
-            return FALSE;
-        }
+        *equal = *equal && (i == 0 || info.sizeBytes == all->sizeBytes);
         if (i == 0 || info.granularity < all->granularity)
             *all = info;
     }
@@ -105,9 +103,13 @@ virCheckpointCompactSegment(virCheckpointStoreDomain *store,
     g_autofree gchar *name =
         virCheckpointCompactName(store, g_ptr_array_index(segment->sidecars, 0), error);
     virCheckpointSidecarInfo all = {0};
+    gboolean equal;
 
-    if (!name || !virCheckpointCompactMeasure(store, segment, &all, error) ||
-        !(monitor = virCheckpointCompactDaemon(all.sizeBytes, error)))
+    if (!name || !virCheckpointCompactMeasure(store, segment, &all, &equal, error))
+        return FALSE;
+    if (!equal)
+        return TRUE;
+    if (!(monitor = virCheckpointCompactDaemon(all.sizeBytes, error)))
         return FALSE;
     virCheckpointTxnAdd(txn, WORK_NODE, WORK_BITMAP, all.granularity,
                         VIR_CHECKPOINT_BITMAP_DISABLED);
@@ -157,6 +159,7 @@ virCheckpointCompactDomain(virCheckpointStoreDomain *store, GError **error)
     g_autoptr(GPtrArray) records = virCheckpointStoreList(store, error);
     g_autoptr(GPtrArray) resumes = virCheckpointStoreListResumes(store);
     gboolean any = FALSE;
+    gboolean all = TRUE;
     guint i;
     guint j;
 
@@ -173,14 +176,18 @@ virCheckpointCompactDomain(virCheckpointStoreDomain *store, GError **error)
             if (segment->sidecars->len < 2 ||
                 virCheckpointCompactIsCovered(resumes, segment))
                 continue;
-            if (!virCheckpointCompactSegment(store, record, segment, error)) {
-                g_prefix_error(error, "merge sidecars of '%s': ", record->def->name);
-                return FALSE;
-            }
             any = TRUE;
+            if (virCheckpointCompactSegment(store, record, segment, all ? error : NULL))
+                continue;
+            if (all)
+                g_prefix_error(error, "merge sidecars of '%s': ", record->def->name);
+            all = FALSE;
         }
     }
-    return records && (!any || virCheckpointStoreCollect(store, error));
+    /* One that failed has left a file, maybe, and keeps no other from going. */
+    if (any && !virCheckpointStoreCollect(store, all ? error : NULL))
+        all = FALSE;
+    return records && all;
 }
 
 static void
@@ -193,8 +200,11 @@ virCheckpointCompactTask(virCheckpointEngine *engine, gpointer data)
     if (virCheckpointEngineStopping(engine))
         return;
     store = virCheckpointStoreDomainOpen(engine->store, uuid, &error);
-    if (!store || !virCheckpointCompactDomain(store, &error))
-        g_info("domain %s: %s", uuid, error->message);
+    if (store && virCheckpointCompactDomain(store, &error))
+        return;
+    /* Files that no record names may be left. */
+    virCheckpointEngineUnsettle(engine, uuid);
+    g_info("domain %s: %s", uuid, error->message);
 }
 
 void

@@ -98,6 +98,35 @@ def test_a_creation_whose_sidecars_are_gone(host):
         raise Failure(f'{oracle.moments}: the creation was not refused at first')
 
 
+def unnamed(host, vm):
+    """Sidecars that no record names."""
+    named = {s for r in store.records(host, vm) for g in r.segments.values()
+             for s in g.sidecars}
+    return {name for name in os.listdir(store.folder(host, vm))
+            if name.endswith('.qcow2')} - named
+
+
+@limit(240)
+def test_a_merge_of_sidecars_that_fails(host):
+    """What a merge in the background leaves when it fails is gone with the next
+    operation, and costs no bits."""
+    for point in ('compact/written', 'compact/saved', 'collect/after-unlink'):
+        what = point.replace('/', '-')
+        oracle = oracle_of(host, name=what)
+        passed = os.path.join(host.work, f'passed-{what}')
+        host.restart_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'{point}@1=fail',
+                                 'VIRT_CHECKPOINT_FAULTS_LOG': passed})
+        oracle.connect()
+        chain(oracle, 3)
+        oracle.dom.checkpointLookupByName(oracle.moments.pop(1).name).delete()
+        wait_for(lambda: point in open(passed).read(), f'the merge is at {point}')
+        sizes(oracle, oracle.moments[0].name)
+        wait_for(lambda: not unnamed(host, oracle.vm), f'{point}: nothing is left')
+        oracle.check(copies=True)
+        oracle.vm.destroy()
+        host.stop_daemon()
+
+
 def sizes(oracle, name):
     xml = oracle.dom.checkpointLookupByName(name).getXMLDesc(SIZE)
     return {d.get('name'): int(d.get('size')) for d in
