@@ -50,9 +50,10 @@ def sample(test):
     return test
 
 
-def limit(seconds):
+def limit(seconds, whole=None):
+    """How long a test may take, and how long with --all if that is another one."""
     def mark(test):
-        test.limit = seconds
+        test.limit, test.whole_limit = seconds, whole or seconds
         return test
     return mark
 
@@ -149,7 +150,8 @@ def worker(path, names, options):
     for name, test in _load(path):
         if name not in names:
             continue
-        seconds = getattr(test, 'limit', LIMIT) * (SLOWER if paths.TESTED != paths.BUILD
+        kind = 'whole_limit' if options.all else 'limit'
+        seconds = getattr(test, kind, LIMIT) * (SLOWER if paths.TESTED != paths.BUILD
                                                    else 1)
         _say(f'begin {name}')
         faulthandler.dump_traceback_later(seconds, exit=True, file=sys.stderr)

@@ -16,13 +16,14 @@ REDEFINE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
 
 
 class Operation:
-    """usual: about how many points it passes; off: the guest is shut off at the end."""
+    """usual: how many points it passes, about; off: the guest is shut off at the end."""
 
-    usual = 60
+    usual = 42
     background = 0.1  # seconds for which it goes on after the answer
     off = False
     loses = False  # the setup has cost a segment already
     leaves = ()  # parts of names of what may be left in the domain's folder
+    copies = False  # its row is one of test_sweep_copies.py
     hangs_libvirt = False  # stock 9.0 may not answer when the guest is destroyed in it
 
     def __init__(self, name):
@@ -99,7 +100,7 @@ class Create(Operation):
 class CreateAfterSnapshot(Create):
     """The same, after a snapshot past us: the layer below is parked as well."""
 
-    usual = 110
+    usual = 75
 
     def setup(self, case):
         super().setup(case)
@@ -113,9 +114,9 @@ class Delete(Operation):
 
     background = 1.0
 
-    def __init__(self, name, which):
+    def __init__(self, name, which, usual):
         super().__init__(name)
-        self.which = which
+        self.which, self.usual = which, usual
 
     def setup(self, case):
         for name in ('c1', 'c2', 'c3'):
@@ -146,7 +147,7 @@ class DeleteOnly(Delete):
 class Redefine(Operation):
     """A new description for the checkpoint."""
 
-    usual = 6
+    usual = 3
 
     def act(self, case):
         one = case.oracle.dom.checkpointLookupByName('c1')
@@ -170,6 +171,7 @@ class Copy(Operation):
     """An incremental copy with a checkpoint; finish, or a mirror ended or pivoted."""
 
     usual = 170
+    copies = True
 
     def __init__(self, name, kind):
         super().__init__(name)
@@ -221,6 +223,7 @@ class Copy(Operation):
 class Abort(Copy):
     """A copy that is aborted in its bulk pass: its checkpoint is taken back."""
 
+    usual = 175
     leaves = ('.resume.xml', '.rest.')
 
     def cut(self, case):
@@ -268,7 +271,7 @@ class Resume(Abort):
 class Push(Operation):
     """A push backup with a checkpoint: libvirt makes one and it becomes ours."""
 
-    usual = 120
+    usual = 80
     push = True
     hangs_libvirt = True
 
@@ -313,7 +316,7 @@ class Start(Operation):
     """The guest starts after its QEMU was killed: the loss is recorded, tracking
     begins anew."""
 
-    usual = 30
+    usual = 23
     background = 0.5
     loses = True
 
@@ -332,7 +335,7 @@ class Start(Operation):
 class Recover(Create):
     """A daemon takes up what another one left in the middle of a creation."""
 
-    usual = 60
+    usual = 56
 
     def __init__(self, name, point):
         super().__init__(name)
@@ -361,12 +364,12 @@ class Recover(Create):
 class Off(Operation):
     """An operation on a guest that is off; `qemu` is the storage daemon."""
 
-    usual = 90
     off = True
 
-    def __init__(self, name, inner):
+    def __init__(self, name, inner, usual):
         super().__init__(name)
-        self.inner = inner
+        self.inner, self.usual = inner, usual
+        self.copies = inner.copies
 
     def setup(self, case):
         self.inner.setup(case)
@@ -397,11 +400,12 @@ class Off(Operation):
 
 OPERATIONS = {o.name: o for o in (
     Create('create'), CreateAfterSnapshot('create-overlay'),
-    Delete('delete-oldest', 'c1'), Delete('delete-middle', 'c2'),
-    Delete('delete-newest', 'c3'), DeleteOnly('delete-only', 'c1'),
+    Delete('delete-oldest', 'c1', 16), Delete('delete-middle', 'c2', 79),
+    Delete('delete-newest', 'c3', 12), DeleteOnly('delete-only', 'c1', 15),
     Redefine('redefine'), Copy('finish', 'finish'), Copy('mirror-end', 'end'),
     Copy('pivot', 'pivot'), Abort('abort', 'finish'), Abort('abort-mirror', 'mirror'),
     Resume('resume', 'finish'), Push('push'), Pull('pull'), Start('start-after-loss'),
     Recover('recover-create', 'qmp/transaction/after'),
-    Off('off-create', Create('create')), Off('off-delete', DeleteOnly('delete-only', 'c1')),
-    Off('off-finish', Copy('finish', 'finish')))}
+    Off('off-create', Create('create'), 72),
+    Off('off-delete', DeleteOnly('delete-only', 'c1', 15), 32),
+    Off('off-finish', Copy('finish', 'finish'), 133))}

@@ -1,0 +1,156 @@
+"""The sweep's table: operation x point x who dies there, judged by content (kills.py)."""
+
+import os
+import time
+import traceback
+
+from . import paths
+from .host import Failure
+from .kills import PARTIES, Case
+from .runner import limit
+from .sweepops import OPERATIONS
+
+ROW_HOURS = 3
+
+
+class Refused(Case):
+    """Nobody dies: what lies behind the point fails.  The daemon goes on."""
+
+    def _start_daemon(self, **options):
+        env = dict(options.pop('env', {}))
+        if env:
+            env['VIRT_CHECKPOINT_FAULTS'] = f'*@{self.number}=fail'
+        super()._start_daemon(env=env, **options)
+
+    def _reached(self, thread):
+        reached = super()._reached(thread)
+        thread.join(60)
+        return reached
+
+
+class Undisturbed(Case):
+    """An operation that nobody disturbs: which points it passes."""
+
+    def __init__(self, host, operation):
+        super().__init__(host, operation, 10 ** 6, 'daemon')
+        self.points = []
+
+    def _reached(self, thread):
+        reached = super()._reached(thread)
+        self.points = self.passed()
+        return reached
+
+
+def repeats(points, number):
+    """TRUE if what there is at the point is what there was at the one before it: each
+    side effect has a point after it, so none lies just before a point that is named for
+    what comes next."""
+    last = points[number - 1].rsplit('/', 1)[-1]
+    return number > 1 and (last == 'before' or last.startswith('before-'))
+
+
+COLUMNS = PARTIES + ('error',)
+
+
+def parties(name):
+    """A guest that is off cannot be destroyed."""
+    return [p for p in COLUMNS if p != 'destroy' or not OPERATIONS[name].off]
+
+
+class Table:
+    """What was run, and how it went: one row an operation, one column a party."""
+
+    def __init__(self, host):
+        self.host = host
+        self.cells = {}  # (operation, party) -> [passed, failed]
+        self.failures = []
+        self.points = {}  # operation -> (its points, those that were run)
+
+    def _attempt(self, case, what):
+        """FALSE if the operation has fewer points; None if it failed."""
+        try:
+            return case.run()
+        except Exception:
+            wrong = traceback.format_exc().strip()
+        folder = os.path.join(paths.cache('failed'), f'sweep-{what}')
+        self.host.save_logs(folder)
+        with open(os.path.join(folder, 'wrong'), 'w') as out:
+            out.write(wrong + '\n')
+        self.failures.append(f'{what} at {case.point or "the end"}: {wrong}')
+        print(f'#     {wrong.splitlines()[-1]}', flush=True)
+        return None
+
+    def run(self, name, number, party):
+        """One case; FALSE if the operation has fewer points."""
+        kind = Refused if party == 'error' else Case
+        case = kind(self.host, OPERATIONS[name], number, party)
+        started = time.monotonic()
+        reached = self._attempt(case, f'{name}-{number}-{party}')
+        case.close()
+        if reached is not False:
+            cell = self.cells.setdefault((name, party), [0, 0])
+            cell[reached is None] += 1
+            print(f'#   {name}:{number}:{party} at {case.point or "the end"}: '
+                  f'{"ok" if reached else "FAILED"} {time.monotonic() - started:.1f} s',
+                  flush=True)
+        return reached is not False
+
+    def row(self, name, share=1.0, only=None):
+        """All points of an operation, or a random share of them; all parties, or one."""
+        case = Undisturbed(self.host, OPERATIONS[name])
+        self._attempt(case, f'{name}-undisturbed')
+        case.close()
+        numbers = [n for n in range(1, len(case.points) + 1)
+                   if not repeats(case.points, n) and self.host.random.random() < share]
+        self.points[name] = (len(case.points), len(numbers))
+        for number in numbers:
+            for party in [only] if only else parties(name):
+                self.run(name, number, party)
+
+    def draw(self, name):
+        """One random cell."""
+        random = self.host.random
+        while not self.run(name, random.randrange(1, OPERATIONS[name].usual + 1),
+                           random.choice(parties(name))):
+            pass
+
+    def show(self):
+        print(f'#   {"":18}{"points":>9}' + ''.join(f'{p:>10}' for p in COLUMNS))
+        total = [0, 0]
+        for name in OPERATIONS:
+            row = ''
+            for party in COLUMNS:
+                passed, failed = self.cells.get((name, party), (0, 0))
+                total = [total[0] + passed, total[1] + failed]
+                row += f'{f"{passed}/{passed + failed}" if passed + failed else "-":>10}'
+            if row.strip('- '):
+                all_of_it, taken = self.points.get(name, (0, 0))
+                points = f'{taken}/{all_of_it}' if all_of_it else ''
+                print(f'#   {name:18}{points:>9}{row}')
+        print(f'#   {total[0]} passed, {total[1]} failed', flush=True)
+
+    def judge(self):
+        self.show()
+        if self.failures:
+            raise Failure('\n'.join(self.failures))
+        if not self.cells:
+            raise Failure('no point was reached')
+
+
+def _row_test(name):
+    @limit(120, whole=ROW_HOURS * 3600)
+    def test(host):
+        table = Table(host)
+        if host.all:
+            table.row(name)
+        else:
+            table.draw(name)
+        table.judge()
+    test.__doc__ = f'{name}: anybody dies at any point; without --all at a random one.'
+    return test
+
+
+def row_tests(wanted):
+    """One test a row, for each operation that is wanted."""
+    return {f'test_row_{name.replace("-", "_")}': _row_test(name)
+            for name, operation in OPERATIONS.items() if wanted(operation)}
