@@ -19,10 +19,11 @@ from . import images, jobs, session, store
 from .domain import CLUSTER, MIB, VM
 from .host import Failure, wait_for
 from .oracle import Moment, Oracle
+from .power import Power
 
 PARTIES = ('daemon', 'libvirtd', 'qemu', 'all', 'destroy', 'front')
 # Whose end may cost the active segment: bitmaps are in QEMU's memory only.
-LOSES = ('qemu', 'all', 'host')
+LOSES = ('qemu', 'all', 'host', 'power')
 DISKS = {'vda': 4 * MIB, 'vdb': 2 * MIB}
 SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
 
@@ -37,22 +38,23 @@ def refused_by_lock(error):
 class Case:
     """A guest with its oracle, an operation on it, and what each thing may be.
 
+    point: a number, or a name: the first time that it is passed.
     oracle.moments are checkpoints that must be there; maybe[name] are those that may
     be, each a list of Moments of which one must fit; targets[disk] is a copy's file.
     """
 
     undefine = 0  # flags; libvirt has none of its checkpoints left
 
-    def __init__(self, host, operation, number, party):
+    def __init__(self, host, operation, point, party):
         self.host, self.operation, self.party = host, operation, party
-        self.number = number
+        self.number = point
         self.point = None  # its name, once it was reached
         self.maybe = {}
         self.targets = {}
         self.made, self.base, self.disk = 'made', 'c1', 'vda'  # what operations name
         self.known = set()  # files that may lie about
         self.error = None  # what the interrupted call said
-        self.oracle = self.vm = None
+        self.oracle = self.vm = self.power = None
         self._gate = os.path.join(host.work, f'gate-{time.monotonic_ns()}')
         self._log = self._gate + '.log'
         self._writes = 0
@@ -117,6 +119,15 @@ class Case:
         except FileNotFoundError:
             return []
 
+    def _held_at(self):
+        """The name of the point, once it is reached."""
+        names = self.passed()
+        if self.number in names:
+            return self.number
+        if isinstance(self.number, int) and len(names) >= self.number:
+            return names[self.number - 1]
+        return None
+
     def _act(self):
         try:
             self.operation.act(self)
@@ -128,9 +139,8 @@ class Case:
         left to be done in the background."""
         ended = None
         while True:
-            names = self.passed()
-            if len(names) >= self.number:
-                self.point = names[self.number - 1]
+            self.point = self._held_at()
+            if self.point:
                 return True
             if not thread.is_alive():
                 ended = ended or time.monotonic()
@@ -173,6 +183,10 @@ class Case:
             self._kill_qemu(False)
             self.host.kill_daemon()
             self.host.kill_libvirtd()
+            self.host.start_libvirtd()
+            self._start_daemon()
+        elif self.party == 'power':
+            self.power.cut()
             self.host.start_libvirtd()
             self._start_daemon()
         elif self.party == 'destroy':
@@ -218,8 +232,21 @@ class Case:
         if not self._returns(thread):
             raise Failure(f'{self.operation.name} does not return')
 
+    def _power_on(self):
+        """What can be cut."""
+        self.host.kill_libvirtd()
+        self.power = Power(self.host)
+        self.host.start_libvirtd()
+
+    def settle_disks(self, *names):
+        """What a user did long ago, or libvirt by its own order, is on these disks."""
+        if self.power:
+            self.power.settle(*names)
+
     def run(self):
         """TRUE if the point was reached; raises Failure with what is wrong."""
+        if self.party == 'power':
+            self._power_on()
         self._start_daemon()
         self.vm = VM(self.host, f'sweep{time.monotonic_ns()}', DISKS)
         self.oracle = Oracle(self.host, self.vm, self.host.random)
@@ -227,8 +254,11 @@ class Case:
         self.oracle.events.close()
         self.host.stop_daemon()
         self.operation.between(self)
+        # Libvirt 9.0 renames its files and does not sync the folder.
+        self.settle_disks('etc', 'lib')
+        where = self.number if isinstance(self.number, str) else f'*@{self.number}'
         self._start_daemon(env={
-            'VIRT_CHECKPOINT_FAULTS': f'*@{self.number}=hold:{self._gate}',
+            'VIRT_CHECKPOINT_FAULTS': f'{where}=hold:{self._gate}',
             'VIRT_CHECKPOINT_FAULTS_LOG': self._log})
         thread = threading.Thread(target=self._act, daemon=True)
         self.oracle.connect()
@@ -470,6 +500,10 @@ class Case:
             self.host.kill_libvirtd()
             self.host.start_libvirtd()
         self._forget()
+        if self.power:
+            self.host.kill_libvirtd()
+            self.power.close()
+            self.host.start_libvirtd()
 
     def _end_daemon(self):
         """A worker serves on without its supervisor, so that must start none while both

@@ -184,6 +184,7 @@ class Copy(Operation):
             path = case.path(f'target{len(case.known)}')
             base = [m for m in case.oracle.moments if m.name == case.base][0]
             images.write_image(path, base.models[case.disk])
+            case.settle_disks('images')
         case.known.add(path)
         case.targets = {case.disk: path}
         case.maybe = {case.made: [case.moment(case.made, [case.disk])]}

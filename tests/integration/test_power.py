@@ -1,0 +1,131 @@
+"""The power cut of the harness (lib/power.py): what it leaves, and what it does not."""
+
+import os
+
+from lib.domain import CLUSTER, MIB, VM
+from lib.host import Failure
+from lib.power import Power, possible
+from lib.runner import Skip
+
+ROUNDS = 5
+
+
+def powered(host):
+    if not possible():
+        raise Skip('only root can mount')
+    host.kill_libvirtd()
+    power = Power(host)
+    host.start_libvirtd()
+    return power
+
+
+def write(path, text, sync=False):
+    with open(path, 'w') as out:
+        out.write(text)
+        out.flush()
+        if sync:
+            os.fsync(out.fileno())
+
+
+def sync_folder(path):
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def read(path):
+    try:
+        with open(path) as found:
+            return found.read()
+    except FileNotFoundError:
+        return None
+
+
+def replace(path, text):
+    """Durably."""
+    write(path + '.new', text, sync=True)
+    os.rename(path + '.new', path)
+    sync_folder(os.path.dirname(path))
+
+
+def one_round(power, folder):
+    """What is there after a cut, of each way to write.  A sync takes along all that was
+    named or removed before it, as ext4 has one journal: those come first."""
+    path = os.path.join(folder, 'file-')
+    for name in ('overwritten', 'renamed', 'removed'):
+        replace(path + name, 'old')
+    power.settle()
+    replace(path + 'durable', 'new')
+    write(path + 'renamed.new', 'new', sync=True)
+    write(path + 'written', 'new')
+    write(path + 'overwritten', 'new')
+    os.rename(path + 'renamed.new', path + 'renamed')
+    os.unlink(path + 'removed')
+    power.cut()
+    found = {name: read(path + name) for name in ('durable', 'written', 'overwritten',
+                                                  'renamed', 'removed')}
+    for name in os.listdir(folder):
+        if name.startswith('file-'):
+            os.unlink(os.path.join(folder, name))
+    return found
+
+
+def test_only_what_was_synced_outlives_a_cut(host):
+    """In each of the folders: a file that was synced, renamed and its folder synced is
+    there; what was only written, overwritten, renamed or removed is as it was."""
+    power = powered(host)
+    for folder in (host.images, host.state, host.config, '/var/lib/libvirt'):
+        # Somebody on this machine may call sync(2), and the kernel may write on its own.
+        for _ in range(ROUNDS):
+            found = one_round(power, folder)
+            assert found['durable'] == 'new', found
+            if found == {'durable': 'new', 'written': None, 'overwritten': 'old',
+                         'renamed': 'old', 'removed': 'old'}:
+                break
+        else:
+            raise Failure(f'{folder}: too much is there: {found}')
+    power.close()
+
+
+def test_a_sync_is_of_one_folder(host):
+    """A sync in one folder makes nothing durable in another."""
+    power = powered(host)
+    for _ in range(ROUNDS):
+        write(os.path.join(host.images, 'lost'), 'x')
+        replace(os.path.join(host.state, 'kept'), 'x')
+        power.cut()
+        assert read(os.path.join(host.state, 'kept')) == 'x'
+        if not read(os.path.join(host.images, 'lost')):
+            break
+    else:
+        raise Failure('the other folder was written')
+    power.close()
+
+
+def test_a_guest_keeps_what_it_flushed(host):
+    """After a cut a running guest is off, libvirt has its definition, its disk holds
+    what the guest flushed, and what it did not flush is not there."""
+    power = powered(host)
+    vm = VM(host, disks={'vda': 4 * MIB})
+    vm.write(0, CLUSTER, 1)
+    vm.hmp(f'qemu-io -d {vm.disks["vda"].alias} "flush"')
+    power.settle('etc', 'lib')
+    for number in range(ROUNDS):
+        vm.write(CLUSTER, CLUSTER, 2)
+        pid = host.qemu_pid(vm.name)
+        power.cut()
+        assert not os.path.exists(f'/proc/{pid}')
+        host.start_libvirtd()
+        vm.reconnect()
+        assert not vm.dom.isActive()
+        vm.start()
+        assert vm.reads(0, CLUSTER, 1)
+        if vm.reads(CLUSTER, CLUSTER, 0):
+            break
+    else:
+        raise Failure('what was not flushed is there')
+    vm.disks['vda'].model.fill(CLUSTER, CLUSTER, 0)
+    vm.verify()
+    vm.destroy()
+    host.kill_libvirtd()
+    power.close()
