@@ -151,7 +151,12 @@ virCheckpointMirrorOverlay(const virCheckpointMirrorStep *step, GError **error)
     g_auto(virCheckpointMirrorWhere) where = {0};
     virDomainSnapshotPtr snapshot;
 
-    if (!virCheckpointFaultPoint("mirror/before-snapshot", error))
+    /* The definition first, as long as O is empty and so the same as S: what the guest
+     * flushes is on O as soon as QEMU has it, and libvirt would say so only later, and
+     * not durably.  It leaves a definition alone that names another file than QEMU. */
+    if (!virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
+                                      "qcow2", error) ||
+        !virCheckpointFaultPoint("mirror/before-snapshot", error))
         return FALSE;
     snapshot = virDomainSnapshotCreateXML(
         step->view->domain, xml,

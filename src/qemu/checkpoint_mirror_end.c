@@ -28,6 +28,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "checkpoint_definition.h"
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
 #include "checkpoint_mirror_request.h"
@@ -70,15 +71,17 @@ virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
         g_propagate_error(error, g_steal_pointer(&failed));
         return FALSE;
     }
+    /* Libvirt may have changed it by itself a moment ago. */
     if (!changed)
-        return TRUE;
+        return virCheckpointDefinitionSync(error);
     if (!virCheckpointFaultPoint("mirror/before-config", error))
         return FALSE;
     redefined = virDomainDefineXML(virDomainGetConnect(domain), changed);
     if (!redefined)
         return virCheckpointDomainSetError(error);
     virDomainFree(redefined);
-    return virCheckpointFaultPoint("mirror/config-fixed", error);
+    return virCheckpointDefinitionSync(error) &&
+           virCheckpointFaultPoint("mirror/config-fixed", error);
 }
 
 /* Starts libvirt's commit of O; what a foreign snapshot put on top of it stays. */

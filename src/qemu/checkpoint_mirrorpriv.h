@@ -301,7 +301,7 @@ virCheckpointMirrorClean(const virCheckpointMirrorStep *step, GError **error);
 gboolean
 virCheckpointMirrorTakeCheckpointBack(const virCheckpointMirrorStep *step,
                                       GError **error);
-/** Redefines a persistent domain so that no disk names @from but @to. */
+/** Redefines a persistent domain, durably, so that no disk names @from but @to. */
 gboolean
 virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
                              const gchar *from,

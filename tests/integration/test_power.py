@@ -1,11 +1,14 @@
-"""The power cut of the harness (lib/power.py): what it leaves, and what it does not."""
+"""The power cut of the harness (lib/power.py): what it leaves, and what it does not; and
+the cells of the sweep that it broke once."""
 
 import os
 
 from lib.domain import CLUSTER, MIB, VM
 from lib.host import Failure
+from lib.kills import Case
 from lib.power import Power, possible
-from lib.runner import Skip
+from lib.runner import Skip, limit
+from lib.sweepops import OPERATIONS
 
 ROUNDS = 5
 
@@ -129,3 +132,25 @@ def test_a_guest_keeps_what_it_flushed(host):
     vm.destroy()
     host.kill_libvirtd()
     power.close()
+
+
+def run_cells(host, *cells):
+    """Cases of the sweep: operation, the first such point, who dies."""
+    if not possible():
+        raise Skip('only root can mount')
+    for name, point, party in cells:
+        case = Case(host, OPERATIONS[name], point, party)
+        try:
+            assert case.run(), f'{name} does not pass {point}'
+        except Exception as error:
+            raise Failure(f'{name}:{point}:{party}: {error}') from error
+        finally:
+            case.close()
+
+
+@limit(300)
+def test_what_is_flushed_to_an_overlay_outlives_a_cut(host):
+    """A guest flushed to the overlay of a copy just after its snapshot: it is on the
+    overlay, or that is committed, and nothing is lost."""
+    run_cells(host, ('finish', 'mirror/source-parked', 'power'),
+              ('pivot', 'mirror/copy-begun', 'power'))
