@@ -238,6 +238,8 @@ virCheckpointJobRecordFormat(const virCheckpointJobRecord *job)
                         job->asideBegun ? "  <aside begun='yes'/>\n" : "  <aside/>\n");
     if (job->offline)
         virCheckpointJobRecordFormatOffline(buf, job);
+    if (job->leaving)
+        g_string_append(buf, "  <leaving/>\n");
     virCheckpointJobRecordFormatRef(buf, "since", job->sinceId, job->since);
     virCheckpointJobRecordFormatRef(buf, "checkpoint", job->checkpointId,
                                     job->checkpoint);
@@ -360,6 +362,7 @@ virCheckpointJobRecordParse(const gchar *xml, GError **error)
     job->offlineSource = virCheckpointXmlString(root, "./offline/@source");
     job->offlineDest = virCheckpointXmlString(root, "./offline/@dest");
     job->offlineLeft = virCheckpointXmlString(root, "./offline/@left");
+    job->leaving = virCheckpointXmlNode(root, "./leaving") != NULL;
     job->sinceId = virCheckpointXmlString(root, "./since/@id");
     job->since = virCheckpointXmlString(root, "./since/@name");
     job->checkpointId = virCheckpointXmlString(root, "./checkpoint/@id");

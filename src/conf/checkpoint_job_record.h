@@ -67,8 +67,10 @@ typedef struct virCheckpointJobRecord {
     gboolean offline;
     gchar *
         offlineSource; /* ... the source's image looks so (virCheckpointOfflineStamp) */
-    gchar *offlineDest;     /* ... and the target is this file, or NULL: is elsewhere */
-    gchar *offlineLeft;     /* with what was left (ID.left), if the target looks so */
+    gchar *offlineDest; /* ... and the target is this file, or NULL: is elsewhere */
+    gchar *offlineLeft; /* with what was left (ID.left), if the target looks so */
+    /* The definition names S, and QEMU was not seen to have left O. */
+    gboolean leaving;
     guint flags;            /* virDomainBlockCopyFlags as given */
     guint64 bandwidthBytes; /* per second, 0 = unlimited */
     guint granularity;

@@ -18,7 +18,8 @@
  * Does O matter at all?  For a guest that runs QEMU's graph answers; for one that is
  * off the configuration does.  Therefore it is changed right before a pivot and not
  * after it: a libvirtd that dies in its pivot leaves it as it was, and an old O would
- * be put over a newer S.
+ * be put over a newer S.  Between the two O is still the disk, and S lacks what QEMU
+ * has in its caches; so that the definition is ahead is recorded first ("leaving").
  */
 
 #include "config.h"
@@ -114,6 +115,20 @@ virCheckpointMirrorCommitStart(const virCheckpointMirrorStep *step,
                : VIR_CHECKPOINT_MIRROR_RETRY;
 }
 
+gboolean
+virCheckpointMirrorLeave(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+
+    if (!mirror->job->leaving) {
+        mirror->job->leaving = TRUE;
+        if (!virCheckpointMirrorSave(step, error))
+            return FALSE;
+    }
+    return virCheckpointMirrorFixConfig(step, mirror->overlayPath, mirror->sourcePath,
+                                        "qcow2", error);
+}
+
 /* Libvirt has a job on the disk. */
 static virCheckpointMirrorResult
 virCheckpointMirrorCommitInner(const virCheckpointMirrorStep *step,
@@ -129,8 +144,7 @@ virCheckpointMirrorCommitInner(const virCheckpointMirrorStep *step,
         return VIR_CHECKPOINT_MIRROR_WAIT;
     /* Before the pivot: from then on O gets old, and whatever happens to libvirtd the
      * next start must not find it. */
-    if (flags && !virCheckpointMirrorFixConfig(step, mirror->overlayPath,
-                                               mirror->sourcePath, "qcow2", error))
+    if (flags && !virCheckpointMirrorLeave(step, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     mirror->innerRan = TRUE;
     virCheckpointMirrorExpectEnd(mirror);

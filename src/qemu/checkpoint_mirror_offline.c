@@ -15,9 +15,11 @@
  * missing or inconsistent bitmap on S is made anew before the commit and nothing is
  * lost.
  *
- * Is O needed?  The configuration says so.  Except after a snapshot that libvirtd died
- * in: then it names S although the guest may have written to O.  S was read-only all
- * the time, so O was written last.
+ * Is O needed?  The configuration says so, with two exceptions.  After a snapshot that
+ * libvirtd died in (and an older daemon of ours, for it names O before a snapshot now)
+ * it names S although the guest may have written to O.  S was read-only all the time,
+ * so O was written last.  And just before QEMU leaves O it names S already: then a
+ * bitmap that O does not hold in order shows that QEMU never closed O.
  */
 
 #include "config.h"
@@ -31,16 +33,23 @@
 #include "checkpoint_process.h"
 #include "checkpoint_segmentspriv.h"
 
+/* More than any pivot takes. */
+#define VIR_CHECKPOINT_MIRROR_LEAVING_SEC 10
+
+/* By more than @bySec. */
 static gboolean
-virCheckpointMirrorWrittenLater(const gchar *path, const gchar *than)
+virCheckpointMirrorWrittenLater(const gchar *path, const gchar *than, gint64 bySec)
 {
     struct stat one;
     struct stat other;
+    gint64 oneSec;
 
-    return stat(path, &one) == 0 && stat(than, &other) == 0 &&
-           (one.st_mtim.tv_sec > other.st_mtim.tv_sec ||
-            (one.st_mtim.tv_sec == other.st_mtim.tv_sec &&
-             one.st_mtim.tv_nsec > other.st_mtim.tv_nsec));
+    if (stat(path, &one) < 0 || stat(than, &other) < 0)
+        return FALSE;
+    oneSec = (gint64)one.st_mtim.tv_sec - bySec;
+    return oneSec > other.st_mtim.tv_sec ||
+           (oneSec == other.st_mtim.tv_sec &&
+            one.st_mtim.tv_nsec > other.st_mtim.tv_nsec);
 }
 
 /* A domain of which nothing is known any more (a transient one) needs what is there. */
@@ -57,7 +66,7 @@ virCheckpointMirrorOverlayNeeded(const virCheckpointMirrorStep *step)
         return TRUE;
     /* Failed before the bulk pass: in the snapshot, maybe. */
     return job->outcome == VIR_CHECKPOINT_JOB_FAILED && job->workBytes == 0 &&
-           virCheckpointMirrorWrittenLater(mirror->overlayPath, mirror->sourcePath);
+           virCheckpointMirrorWrittenLater(mirror->overlayPath, mirror->sourcePath, 0);
 }
 
 /* *present, *good: bitmap @name in the image at rest. */
@@ -227,6 +236,33 @@ virCheckpointMirrorLeaveOverlay(const virCheckpointMirrorStep *step, GError **er
     return FALSE;
 }
 
+/*
+ * A QEMU that ended just before it left O: the definition gets O again, as for any
+ * guest that ended on it, and the next start finds it until it is committed.  For the
+ * instant between QEMU's leaving O and closing it this is the wrong way round; but who
+ * has run on S for longer than that has written to it later.
+ */
+static gboolean
+virCheckpointMirrorReturnToOverlay(const virCheckpointMirrorStep *step, GError **error)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+
+    if (!mirror->job->leaving)
+        return TRUE;
+    if (step->view && !virCheckpointMirrorIsDetached(step) &&
+        g_file_test(mirror->overlayPath, G_FILE_TEST_EXISTS) &&
+        !virCheckpointMirrorOverlayLeft(step) &&
+        !virCheckpointMirrorWrittenLater(mirror->sourcePath, mirror->overlayPath,
+                                         VIR_CHECKPOINT_MIRROR_LEAVING_SEC) &&
+        (!virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
+                                       "qcow2", error) ||
+         !virCheckpointDomainViewRefresh(step->view, error)))
+        return FALSE;
+    mirror->job->leaving = FALSE;
+    return virCheckpointMirrorSave(step, error) &&
+           virCheckpointFaultPoint("mirror/returned", error);
+}
+
 virCheckpointMirrorResult
 virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **error)
 {
@@ -238,6 +274,10 @@ virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **e
         return VIR_CHECKPOINT_MIRROR_WAIT;
     if (!virCheckpointFaultPoint("mirror/before-offline-commit", error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (!virCheckpointMirrorReturnToOverlay(step, error))
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    if (step->view && step->view->running)
+        return VIR_CHECKPOINT_MIRROR_WAIT;
     if (virCheckpointMirrorOverlayNeeded(step) &&
         !virCheckpointMirrorCommitFiles(step, error))
         return VIR_CHECKPOINT_MIRROR_RETRY;

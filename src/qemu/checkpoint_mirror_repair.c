@@ -241,8 +241,7 @@ virCheckpointMirrorCommitByHand(const virCheckpointMirrorStep *step,
     }
     if (!job.ready)
         return VIR_CHECKPOINT_MIRROR_WAIT;
-    return virCheckpointMirrorFixConfig(step, mirror->overlayPath, mirror->sourcePath,
-                                        "qcow2", error) &&
+    return virCheckpointMirrorLeave(step, error) &&
                    virCheckpointMonitorDo(step->view->monitor, "job-complete",
                                           virCheckpointJsonBuild("s:id", name, NULL),
                                           error)

@@ -309,6 +309,10 @@ virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
                              const gchar *format,
                              GError **error);
 
+/** The definition names S from now on, which QEMU is about to move to. */
+gboolean
+virCheckpointMirrorLeave(const virCheckpointMirrorStep *step, GError **error);
+
 /* checkpoint_mirror_live.c: libvirt's own copy of the overlay, and the pivot */
 
 /** The error of a pivot that would end the disk's checkpoints. */

@@ -154,3 +154,12 @@ def test_what_is_flushed_to_an_overlay_outlives_a_cut(host):
     overlay, or that is committed, and nothing is lost."""
     run_cells(host, ('finish', 'mirror/source-parked', 'power'),
               ('pivot', 'mirror/copy-begun', 'power'))
+
+
+@limit(300)
+def test_what_is_flushed_just_before_a_pivot_is_not_lost(host):
+    """The definition names the next file already, QEMU is on the overlay: whatever ends
+    QEMU there, the guest has what it flushed."""
+    run_cells(host, ('finish', 'mirror/before-commit-pivot', 'qemu'),
+              ('finish', 'mirror/before-commit-pivot', 'power'),
+              ('pivot', 'mirror/before-pivot', 'power'))

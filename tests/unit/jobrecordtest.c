@@ -31,6 +31,7 @@ testJob(void)
     job->aside = TRUE;
     job->asideBegun = TRUE;
     job->offline = TRUE;
+    job->leaving = TRUE;
     job->offlineSource = g_strdup("1:2:3.0:4.0");
     job->offlineLeft = g_strdup("2:2:3.0:4.0");
     job->sinceId = g_strdup("1123456789abcdef0123456789abcdef");
@@ -78,7 +79,7 @@ testJobRoundTrip(void)
     g_assert_true(back->finish && back->verify && back->native && back->full &&
                   back->destCreated);
     g_assert_true(back->endCheckpoints);
-    g_assert_true(back->aside && back->asideBegun && back->offline);
+    g_assert_true(back->aside && back->asideBegun && back->offline && back->leaving);
     g_assert_cmpstr(back->offlineSource, ==, job->offlineSource);
     g_assert_cmpstr(back->offlineLeft, ==, job->offlineLeft);
     g_assert_null(back->offlineDest);

@@ -24,6 +24,9 @@ from .power import Power
 PARTIES = ('daemon', 'libvirtd', 'qemu', 'all', 'destroy', 'front')
 # Whose end may cost the active segment: bitmaps are in QEMU's memory only.
 LOSES = ('qemu', 'all', 'host', 'power')
+# QEMU is about to move to another file, and the definition names that already: a guest
+# that dies there is put right before a start through us (docs/internals/mirror.md).
+AHEAD = ('mirror/config-fixed', 'mirror/before-pivot', 'mirror/before-commit-pivot')
 DISKS = {'vda': 4 * MIB, 'vdb': 2 * MIB}
 SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
 
@@ -290,7 +293,8 @@ class Case:
                  'libvirt notices the death of QEMU')
         if self.operation.off or self.vm.dom.isActive():
             return
-        dom = self.oracle.dom if self.host.random.random() < 0.5 else self.vm.dom
+        ours = self.host.random.random() < 0.5 or self.point in AHEAD
+        dom = self.oracle.dom if ours else self.vm.dom
         wait_for(lambda: self._started(dom), 'the guest starts', 30, 0.2)
 
     def _started(self, dom):
