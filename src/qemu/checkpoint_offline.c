@@ -27,6 +27,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
+#include "checkpoint_file.h"
 #include "checkpoint_offline.h"
 #include "checkpoint_offline_witness.h"
 #include "checkpoint_segmentspriv.h"
@@ -155,6 +156,49 @@ virCheckpointOfflineTopStamp(virCheckpointSegments *segments, const gchar *targe
     return top ? virCheckpointOfflineStamp(top->file) : NULL;
 }
 
+/* The look, and its times, are on the disk. */
+static gboolean
+virCheckpointOfflineSyncTop(virCheckpointSegments *segments,
+                            const gchar *target,
+                            GError **error)
+{
+    const virCheckpointNode *top = virCheckpointSegmentsFindTop(segments, target);
+    g_autofree gchar *stamp = virCheckpointOfflineTopStamp(segments, target);
+
+    return !stamp || virCheckpointFileSyncTimes(top->file, error);
+}
+
+/*
+ * Takes the image's look over into the record, which is to be saved.  Its times are in
+ * the kernel's memory yet: until they were synced a power cut leaves the look before,
+ * which therefore stays good beside it.
+ */
+static void
+virCheckpointOfflineRestampOne(virCheckpointSegments *segments,
+                               virCheckpointSegment *segment)
+{
+    g_autofree gchar *now = virCheckpointOfflineTopStamp(segments, segment->target);
+    const gchar *before = segment->stamp ? strrchr(segment->stamp, ' ') : NULL;
+    gchar *both;
+
+    before = before ? before + 1 : segment->stamp;
+    if (!now || !before || g_str_equal(now, before))
+        both = g_steal_pointer(&now);
+    else
+        both = g_strjoin(" ", before, now, NULL);
+    g_free(segment->stamp);
+    segment->stamp = both;
+}
+
+/* TRUE if the record has this look of the image. */
+static gboolean
+virCheckpointOfflineIsStamped(const virCheckpointSegment *segment, const gchar *look)
+{
+    g_auto(GStrv) looks = segment->stamp ? g_strsplit(segment->stamp, " ", -1) : NULL;
+
+    return looks && g_strv_contains((const gchar *const *)looks, look);
+}
+
 /* Puts the bits of the disk's active bitmap into a sidecar, and says that they are. */
 static gboolean
 virCheckpointOfflineKeep(virCheckpointSegments *segments,
@@ -180,11 +224,31 @@ virCheckpointOfflineKeep(virCheckpointSegments *segments,
         g_free(segment->kept);
         segment->kept = g_strdup(active);
     }
+    /* The guest's QEMU left data on the disk, and the times to the kernel. */
+    if (!virCheckpointOfflineSyncTop(segments, target, error))
+        return FALSE;
     g_free(segment->stamp);
     segment->stamp = virCheckpointOfflineTopStamp(segments, target);
     return virCheckpointFaultPoint("offline/copied", error) &&
            virCheckpointStoreSave(segments->store, record, error) &&
            virCheckpointFaultPoint("offline/kept", error);
+}
+
+static gboolean
+virCheckpointOfflineSyncKept(virCheckpointSegments *segments,
+                             const virCheckpointRecord *record,
+                             GError **error)
+{
+    guint i;
+
+    for (i = 0; i < record->segments->len; i++) {
+        const virCheckpointSegment *segment = g_ptr_array_index(record->segments, i);
+
+        if (segment->kept &&
+            !virCheckpointOfflineSyncTop(segments, segment->target, error))
+            return FALSE;
+    }
+    return TRUE;
 }
 
 gboolean
@@ -205,11 +269,11 @@ virCheckpointSegmentsRestamp(virCheckpointSegments *segments, GError **error)
             if (!segment->kept ||
                 !virCheckpointSegmentsFindTop(segments, segment->target))
                 continue;
-            g_free(segment->stamp);
-            segment->stamp = virCheckpointOfflineTopStamp(segments, segment->target);
+            virCheckpointOfflineRestampOne(segments, segment);
             any = TRUE;
         }
-        if (any && !virCheckpointStoreSave(segments->store, record, error))
+        if (any && (!virCheckpointStoreSave(segments->store, record, error) ||
+                    !virCheckpointOfflineSyncKept(segments, record, error)))
             return FALSE;
     }
     return TRUE;
@@ -260,6 +324,9 @@ virCheckpointOfflineUnkeep(virCheckpointSegments *segments, GError **error)
                 info = virCheckpointNodeBitmap(top, segment->kept);
             if (!info || info->inconsistent)
                 continue;
+            /* Its storage daemon may have been killed before it flushed. */
+            if (!virCheckpointOfflineSyncTop(segments, segment->target, error))
+                return FALSE;
             record = virCheckpointSegmentsEdit(segments, record);
             segment = g_ptr_array_index(record->segments, j);
             g_clear_pointer(&segment->kept, g_free);
@@ -299,7 +366,7 @@ virCheckpointSegmentsIsKept(virCheckpointSegments *segments,
         g_strcmp0(segment->kept, virCheckpointSegmentActive(segment)) != 0)
         return FALSE;
     now = virCheckpointOfflineTopStamp(segments, segment->target);
-    return now && (g_strcmp0(now, segment->stamp) == 0 ||
+    return now && (virCheckpointOfflineIsStamped(segment, now) ||
                    virCheckpointOfflineWitnessed(
                        virCheckpointStoreDomainLockFd(segments->store), now));
 }
@@ -343,9 +410,9 @@ virCheckpointOfflineConfirm(virCheckpointSegments *segments,
     segment = virCheckpointRecordSegment(record, target);
     if (g_strcmp0(now, segment->stamp) == 0)
         return TRUE;
-    g_free(segment->stamp);
-    segment->stamp = g_steal_pointer(&now);
-    return virCheckpointStoreSave(segments->store, record, error);
+    virCheckpointOfflineRestampOne(segments, segment);
+    return virCheckpointStoreSave(segments->store, record, error) &&
+           virCheckpointOfflineSyncTop(segments, target, error);
 }
 
 /* The bitmap that @segment keeps is not in the image any more, or worthless. */

@@ -177,16 +177,28 @@ virCheckpointFileRead(const gchar *path, gsize maxBytes, GError **error)
     return (gchar *)g_byte_array_free(g_steal_pointer(&bytes), FALSE);
 }
 
-gboolean
-virCheckpointFileSyncData(const gchar *path, GError **error)
+static gboolean
+virCheckpointFileSyncBy(int (*sync)(int), const gchar *path, GError **error)
 {
     VIR_CHECKPOINT_AUTOFD int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0)
         return virCheckpointFileFail("open", path, errno, error);
-    if (fdatasync(fd) < 0)
+    if (sync(fd) < 0)
         return virCheckpointFileFail("sync", path, errno, error);
     return TRUE;
+}
+
+gboolean
+virCheckpointFileSyncData(const gchar *path, GError **error)
+{
+    return virCheckpointFileSyncBy(fdatasync, path, error);
+}
+
+gboolean
+virCheckpointFileSyncTimes(const gchar *path, GError **error)
+{
+    return virCheckpointFileSyncBy(fsync, path, error);
 }
 
 gboolean

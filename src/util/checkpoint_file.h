@@ -38,6 +38,10 @@ virCheckpointFileSync(const gchar *path, GError **error);
 gboolean
 virCheckpointFileSyncData(const gchar *path, GError **error);
 
+/** fsync of a file by path: its times, too, which fdatasync leaves to the kernel. */
+gboolean
+virCheckpointFileSyncTimes(const gchar *path, GError **error);
+
 /** Sync of the directory that @path is in: what it was renamed to lives on. */
 gboolean
 virCheckpointFileSyncName(const gchar *path, GError **error);

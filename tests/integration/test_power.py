@@ -163,3 +163,11 @@ def test_what_is_flushed_just_before_a_pivot_is_not_lost(host):
     run_cells(host, ('finish', 'mirror/before-commit-pivot', 'qemu'),
               ('finish', 'mirror/before-commit-pivot', 'power'),
               ('pivot', 'mirror/before-pivot', 'power'))
+
+
+@limit(300)
+def test_images_of_a_guest_that_is_off_are_known_after_a_cut(host):
+    """A cut while they are open read-write loses no tracking."""
+    run_cells(host, ('off-create', 'offline/in-use', 'power'),
+              ('off-create', 'offline/opened', 'power'),
+              ('off-finish', 'create/transaction', 'power'))
