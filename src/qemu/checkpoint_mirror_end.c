@@ -291,6 +291,17 @@ virCheckpointMirrorRebase(const virCheckpointMirrorStep *step, GError **error)
     return TRUE;
 }
 
+/* Libvirt's commit has removed O by itself, and syncs nothing: a power cut would bring
+ * it back when no record names it any more. */
+static gboolean
+virCheckpointMirrorOverlayStaysAway(const virCheckpointMirror *mirror, GError **error)
+{
+    g_autofree gchar *folder = g_path_get_dirname(mirror->overlayPath);
+
+    return !g_file_test(folder, G_FILE_TEST_IS_DIR) ||
+           virCheckpointFileSyncName(mirror->overlayPath, error);
+}
+
 /*
  * The overlay's file goes when nothing names it.  It is renamed first and QEMU asked
  * once more: a snapshot that a dead connection sent may still have run; whoever opens
@@ -323,6 +334,7 @@ virCheckpointMirrorRemoveOverlay(const virCheckpointMirrorStep *step, GError **e
         }
     }
     return virCheckpointFileRemove(gone, error) &&
+           virCheckpointMirrorOverlayStaysAway(mirror, error) &&
            virCheckpointFaultPoint("mirror/overlay-removed", error);
 }
 

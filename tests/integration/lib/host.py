@@ -122,6 +122,7 @@ class PrivateHost:
         self._libvirtd = Process('libvirtd', os.path.join(work, 'logs', 'libvirtd.log'))
         self._daemon = Process('virtcheckpointd',
                                os.path.join(work, 'logs', 'virtcheckpointd.log'))
+        self.power = None  # a Power (power.py) while its disks are mounted
         self.guests = []  # of any name, for the judges of what was sent
         self._connections = []
         self._wipe()
@@ -326,6 +327,8 @@ class PrivateHost:
             self._libvirtd.end(signal.SIGKILL)
             session.kill_descendants(os.getppid(), spare=(os.getpid(),))
             session.kill_descendants(os.getpid())
+            if self.power:
+                self.power.close()
 
     def save_logs(self, folder):
         """Copies every log to folder, for a test that failed."""

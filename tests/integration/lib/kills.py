@@ -246,6 +246,10 @@ class Case:
         if self.power:
             self.power.settle(*names)
 
+    def _goes_on_writing(self):
+        """What the guest flushes takes along what others did in that file system."""
+        return self.party != 'power' or self.host.random.random() < 0.5
+
     def run(self):
         """TRUE if the point was reached; raises Failure with what is wrong."""
         if self.party == 'power':
@@ -268,8 +272,9 @@ class Case:
         thread.start()
         reached = self._reached(thread)
         if reached:
-            self.write()
-            self.operation.written(self)
+            if self._goes_on_writing():
+                self.write()
+                self.operation.written(self)
             self._disturb()
         self._await(thread)
         if not reached and self.error:

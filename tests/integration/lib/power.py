@@ -109,9 +109,14 @@ class _Disk:
         self._mount()
 
     def remove(self):
+        """What it holds stays in the folder, for whoever looks at what failed."""
+        last = self._file + '.last'
+        _run('cp', '-a', self.folder, last)
         self._unmount()
         os.close(self._handle)
         os.unlink(self._file)
+        _run('cp', '-a', last + '/.', self.folder)
+        shutil.rmtree(last)
 
 
 def _moves(pid):
@@ -129,10 +134,13 @@ class Power:
 
     def __init__(self, host):
         self._host = host
+        host.power = self
         os.makedirs(DISKS, exist_ok=True)
         folders = {'images': host.images, 'state': host.state,
                    'etc': session.FOLDERS['etc'], 'lib': session.FOLDERS['lib']}
-        self._disks = {name: _Disk(name, folder) for name, folder in folders.items()}
+        self._disks = {}
+        for name, folder in folders.items():
+            self._disks[name] = _Disk(name, folder)
 
     def settle(self, *names):
         """What these disks have, or all, is on them: it was done long ago."""
@@ -186,6 +194,7 @@ class Power:
                 os.unlink(entry.path)
 
     def close(self):
-        """The folders are as before; libvirtd must not run."""
-        for disk in self._disks.values():
-            disk.remove()
+        """No file systems of their own any more; libvirtd must not run."""
+        self._host.power = None
+        while self._disks:
+            self._disks.popitem()[1].remove()
