@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "checkpoint_backup.h"
+#include "checkpoint_definition.h"
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
@@ -239,6 +240,23 @@ virCheckpointBackupDropTheirs(virCheckpointDomainView *view, GError **error)
     return ok;
 }
 
+/* Nor does a power cut bring them back when no record names them. */
+static gboolean
+virCheckpointBackupForgetTheirs(const virCheckpointDomainView *view,
+                                const virCheckpointBackupRecord *record,
+                                GError **error)
+{
+    guint i;
+
+    for (i = 0; i < record->names->len; i++) {
+        const virCheckpointBackupName *name = g_ptr_array_index(record->names, i);
+
+        if (!virCheckpointDefinitionForget(view->name, name->ours, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
 gboolean
 virCheckpointBackupDrop(virCheckpointStoreDomain *store,
                         virCheckpointDomainView *view,
@@ -250,6 +268,7 @@ virCheckpointBackupDrop(virCheckpointStoreDomain *store,
     if (record->names->len == 0)
         return TRUE;
     if (!virCheckpointBackupDropTheirs(view, error) ||
+        !virCheckpointBackupForgetTheirs(view, record, error) ||
         !(segments = virCheckpointSegmentsNew(store, view, error)))
         return FALSE;
     virCheckpointSegmentsSweep(segments);

@@ -20,15 +20,38 @@
 
 /* Where a libvirt of the packages has them; another one's are left to it. */
 #define VIR_CHECKPOINT_QEMU_DOMAINS "/etc/libvirt/qemu"
+#define VIR_CHECKPOINT_QEMU_CHECKPOINTS "/var/lib/libvirt/qemu/checkpoint"
+
+static gchar *
+virCheckpointDefinitionFolder(const gchar *systems, const gchar *users)
+{
+    if (geteuid() == 0)
+        return g_strdup(systems);
+    return g_build_filename(g_get_user_config_dir(), "libvirt", users, NULL);
+}
 
 gboolean
 virCheckpointDefinitionSync(GError **error)
 {
-    g_autofree gchar *own =
-        g_build_filename(g_get_user_config_dir(), "libvirt", "qemu", NULL);
-    const gchar *folder = geteuid() == 0 ? VIR_CHECKPOINT_QEMU_DOMAINS : own;
+    g_autofree gchar *folder =
+        virCheckpointDefinitionFolder(VIR_CHECKPOINT_QEMU_DOMAINS, "qemu");
     g_autofree gchar *any = g_build_filename(folder, "domain.xml", NULL);
 
     return !g_file_test(folder, G_FILE_TEST_IS_DIR) ||
            virCheckpointFileSyncName(any, error);
+}
+
+gboolean
+virCheckpointDefinitionForget(const gchar *domain, const gchar *name, GError **error)
+{
+    g_autofree gchar *base = virCheckpointDefinitionFolder(
+        VIR_CHECKPOINT_QEMU_CHECKPOINTS, "qemu/checkpoint");
+    g_autofree gchar *folder = g_build_filename(base, domain, NULL);
+    g_autofree gchar *file = g_strdup_printf("%s/%s.xml.new", folder, name);
+
+    /* What libvirt was renaming: it takes that for a checkpoint, too, when it starts,
+     * and removes only what it renames it to. */
+    return !g_file_test(folder, G_FILE_TEST_IS_DIR) ||
+           (virCheckpointFileRemove(file, error) &&
+            virCheckpointFileSyncName(file, error));
 }

@@ -17,4 +17,12 @@
 gboolean
 virCheckpointDefinitionSync(GError **error);
 
+/**
+ * virCheckpointDefinitionForget:
+ * A power cut brings back nothing of libvirt's checkpoint @name of @domain, of which
+ * libvirt knows nothing any more.
+ */
+gboolean
+virCheckpointDefinitionForget(const gchar *domain, const gchar *name, GError **error);
+
 #endif

@@ -179,3 +179,9 @@ def test_images_of_a_guest_that_is_off_are_known_after_a_cut(host):
 def test_an_overlay_that_libvirt_removed_stays_away(host):
     """A cut right after a copy has forgotten itself brings no overlay back."""
     run_cells(host, ('finish', 'remove/after-unlink', 'power'), kind=Quiet)
+
+
+@limit(120)
+def test_what_libvirt_was_lent_does_not_come_back(host):
+    """A cut in a backup leaves libvirt no checkpoint under a name of ours, in no file."""
+    run_cells(host, ('push', 'backup/begun', 'power'))

@@ -57,7 +57,7 @@ class Case:
         self.made, self.base, self.disk = 'made', 'c1', 'vda'  # what operations name
         self.known = set()  # files that may lie about
         self.error = None  # what the interrupted call said
-        self.oracle = self.vm = self.power = None
+        self.oracle = self.vm = None
         self._gate = os.path.join(host.work, f'gate-{time.monotonic_ns()}')
         self._log = self._gate + '.log'
         self._writes = 0
@@ -189,7 +189,7 @@ class Case:
             self.host.start_libvirtd()
             self._start_daemon()
         elif self.party == 'power':
-            self.power.cut()
+            self.host.power.cut()
             self.host.start_libvirtd()
             self._start_daemon()
         elif self.party == 'destroy':
@@ -238,13 +238,13 @@ class Case:
     def _power_on(self):
         """What can be cut."""
         self.host.kill_libvirtd()
-        self.power = Power(self.host)
+        Power(self.host)
         self.host.start_libvirtd()
 
     def settle_disks(self, *names):
         """What a user did long ago, or libvirt by its own order, is on these disks."""
-        if self.power:
-            self.power.settle(*names)
+        if self.host.power:
+            self.host.power.settle(*names)
 
     def _goes_on_writing(self):
         """What the guest flushes takes along what others did in that file system."""
@@ -440,7 +440,15 @@ class Case:
         if os.path.isdir(folder):
             found += [name for name in os.listdir(folder) if name not in used and
                       not any(part in name for part in self.operation.leaves)]
-        return found
+        return found + self._theirs()
+
+    def _theirs(self):
+        """What libvirt's next start takes for checkpoints of its own: it is lent some for
+        a backup only."""
+        folder = os.path.join(session.FOLDERS['lib'], 'qemu', 'checkpoint', self.vm.name)
+        if self.undefine or not os.path.isdir(folder):
+            return []
+        return os.listdir(folder)
 
     def _judge_rest(self):
         covered = {t for r in store.records(self.host, self.vm) for t in r.segments}
@@ -509,9 +517,9 @@ class Case:
             self.host.kill_libvirtd()
             self.host.start_libvirtd()
         self._forget()
-        if self.power:
+        if self.host.power:
             self.host.kill_libvirtd()
-            self.power.close()
+            self.host.power.close()
             self.host.start_libvirtd()
 
     def _end_daemon(self):
