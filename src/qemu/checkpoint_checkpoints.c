@@ -158,12 +158,19 @@ virCheckpointEngineRedefine(virCheckpointEngine *engine,
         virCheckpointDefParse(xml, VIR_CHECKPOINT_DEF_PARSE_REDEFINE, error);
     g_autoptr(virCheckpointOperation) operation = NULL;
     g_autoptr(GPtrArray) records = NULL;
+    gboolean taken = FALSE;
 
     if (!def || !(records = virCheckpointEnginePeek(engine, uuid, error)))
         return FALSE;
-    if (!virCheckpointEngineFind(records, def->name, NULL))
-        return virCheckpointRedefineCheckNew(engine, uuid, def, records, error) &&
-               virCheckpointEngineNoSuch(def->name, error);
+    if (!virCheckpointEngineFind(records, def->name, NULL)) {
+        if (!virCheckpointRedefineNew(engine, uuid, def, validate, records, &taken,
+                                      error))
+            return FALSE;
+        if (!taken)
+            return virCheckpointEngineNoSuch(def->name, error);
+        *name = g_strdup(def->name);
+        return TRUE;
+    }
     if (!(operation = virCheckpointOperationBegin(engine, uuid, 0, error)) ||
         !virCheckpointRedefine(operation, def, validate, error))
         return FALSE;

@@ -78,6 +78,27 @@ virCheckpointHealthWorsen(virCheckpointHealth *health, virCheckpointHealth by)
     *health = MAX(*health, by);
 }
 
+/* One of another store: its host needs it as long as the disk may come back there. */
+static void
+virCheckpointHealthForeign(virCheckpointHealthView *view,
+                           const virCheckpointNode *node,
+                           const virCheckpointBitmapInfo *info)
+{
+    gboolean covered =
+        virCheckpointSegmentsNewest(view->segments, view->target) != NULL;
+
+    virCheckpointHealthWorsen(&view->health, VIR_CHECKPOINT_HEALTH_WRONG);
+    virCheckpointHealthProblem(
+        view->report, VIR_CHECKPOINT_HEALTH_WRONG,
+        covered ? VIR_CHECKPOINT_MEND_REPAIR : VIR_CHECKPOINT_MEND_NONE, view->target,
+        NULL, "stray-bitmap",
+        "bitmap '%s' in '%s' is of another store and tracks no checkpoint that is "
+        "known here: those can be used on a host that has that store; %s",
+        info->name, node->file,
+        covered ? "it can be taken out if the disk never goes back there"
+                : "here create a checkpoint and make a full copy");
+}
+
 /* A stray bitmap is no danger to a checkpoint, but somebody must say whose it is. */
 static void
 virCheckpointHealthJudgeBitmap(virCheckpointHealthView *view,
@@ -85,7 +106,10 @@ virCheckpointHealthJudgeBitmap(virCheckpointHealthView *view,
                                const virCheckpointBitmapInfo *info,
                                virCheckpointRole role)
 {
-    if (role == VIR_CHECKPOINT_ROLE_STRAY && node == view->top) {
+    if (role == VIR_CHECKPOINT_ROLE_STRAY && node == view->top &&
+        virCheckpointSegmentsIsForeign(view->segments, info->name)) {
+        virCheckpointHealthForeign(view, node, info);
+    } else if (role == VIR_CHECKPOINT_ROLE_STRAY && node == view->top) {
         virCheckpointHealthWorsen(&view->health, VIR_CHECKPOINT_HEALTH_WRONG);
         virCheckpointHealthProblem(view->report, VIR_CHECKPOINT_HEALTH_WRONG,
                                    VIR_CHECKPOINT_MEND_REPAIR, view->target, NULL,
@@ -311,7 +335,7 @@ virCheckpointHealthCheckpoint(virCheckpointHealthView *view,
             view->report, VIR_CHECKPOINT_HEALTH_WRONG, VIR_CHECKPOINT_MEND_HEAL,
             view->target, record->def->name, "lost",
             "changes after checkpoint '%s' are lost: QEMU ended without writing its "
-            "bitmaps, or the disk was changed behind them",
+            "bitmaps, the disk was changed behind them, or another store has them",
             record->def->name);
     }
     if (virCheckpointSegmentsNewest(view->segments, view->target) == record)

@@ -10,6 +10,9 @@
  * checkpoint is; of the XML the description and the time are taken.  So the same
  * checkpoint again changes nothing, whatever happened in between.
  *
+ * A name that is not ours is libvirt's, unless another store has that checkpoint
+ * (checkpoint_elsewhere.c).
+ *
  * What the XML says wrongly is refused in libvirt's words.  With validation every part
  * of the changes since the checkpoint is looked at, disk by disk.
  */
@@ -18,6 +21,7 @@
 
 #include <string.h>
 
+#include "checkpoint_elsewhere.h"
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
 #include "checkpoint_leave.h"
@@ -25,12 +29,13 @@
 #include "checkpoint_redefine.h"
 #include "checkpoint_xml.h"
 
-gboolean
-virCheckpointRedefineCheckNew(virCheckpointEngine *engine,
-                              const gchar *uuid,
-                              const virCheckpointDef *def,
-                              GPtrArray *records,
-                              GError **error)
+/* The bits of a child of ours that is libvirt's are in the images. */
+static gboolean
+virCheckpointRedefineCheckBits(virCheckpointEngine *engine,
+                               const gchar *uuid,
+                               const virCheckpointDef *def,
+                               GPtrArray *records,
+                               GError **error)
 {
     g_autoptr(virCheckpointOperation) operation = NULL;
     g_autoptr(virCheckpointSegments) segments = NULL;
@@ -89,6 +94,46 @@ virCheckpointRedefineCheckDomain(virCheckpointDef *def,
         g_ptr_array_add(known, disk);
     }
     return virCheckpointDefAlignDisks(def, known, TRUE, error);
+}
+
+/* It is taken if another store has it.  Who cannot look leaves it to libvirt. */
+static gboolean
+virCheckpointRedefineTake(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          const virCheckpointDef *given,
+                          gboolean validate,
+                          gboolean *taken,
+                          GError **error)
+{
+    g_autoptr(virCheckpointDef) def = virCheckpointDefCopy(given);
+    g_autoptr(GError) unseen = NULL;
+    g_autoptr(virCheckpointOperation) operation =
+        virCheckpointOperationBegin(engine, uuid, 0, &unseen);
+    g_autoptr(GPtrArray) disks =
+        operation ? virCheckpointEngineDisks(operation->view) : NULL;
+
+    *taken = FALSE;
+    if (operation &&
+        (def->domain ? virCheckpointRedefineCheckDomain(def, uuid, &unseen)
+                     : virCheckpointDefAlignDisks(def, disks, TRUE, &unseen)))
+        return virCheckpointElsewhereTake(operation, def, validate, taken, error);
+    g_debug("domain=%s checkpoint=%s redefined as libvirt has it: %s", uuid, def->name,
+            unseen->message);
+    return TRUE;
+}
+
+gboolean
+virCheckpointRedefineNew(virCheckpointEngine *engine,
+                         const gchar *uuid,
+                         const virCheckpointDef *def,
+                         gboolean validate,
+                         GPtrArray *records,
+                         gboolean *taken,
+                         GError **error)
+{
+    return virCheckpointRedefineTake(engine, uuid, def, validate, taken, error) &&
+           (*taken ||
+            virCheckpointRedefineCheckBits(engine, uuid, def, records, error));
 }
 
 /* Every disk that the XML covers is one that the record covers, wholly. */

@@ -11,22 +11,25 @@
 #include "checkpoint_enginepriv.h"
 
 /**
- * virCheckpointRedefineCheckNew:
- * @def: a redefinition whose name is not ours; @records: ours
+ * virCheckpointRedefineNew:
+ * @def: a redefinition whose name is not ours, not aligned; @validate: its bits must be
+ *   there; @records: ours
+ * @taken: (out): it is ours from now on (checkpoint_elsewhere.h); else it is libvirt's
  *
- * It is libvirt's.  If it is to be the child of one of ours its bits must be in the
- * images: libvirt, which does not know that parent, is not told of it and would take it
- * without them.
- *
+ * If one of libvirt's is to be the child of one of ours its bits must be in the images:
+ * libvirt, which does not know that parent, is not told of it and would take it without
+ * them.
  * Returns: TRUE, or FALSE and VIR_ERR_CHECKPOINT_INCONSISTENT, or why the images cannot
  * be looked at.
  */
 gboolean
-virCheckpointRedefineCheckNew(virCheckpointEngine *engine,
-                              const gchar *uuid,
-                              const virCheckpointDef *def,
-                              GPtrArray *records,
-                              GError **error);
+virCheckpointRedefineNew(virCheckpointEngine *engine,
+                         const gchar *uuid,
+                         const virCheckpointDef *def,
+                         gboolean validate,
+                         GPtrArray *records,
+                         gboolean *taken,
+                         GError **error);
 
 /**
  * virCheckpointRedefine:

@@ -394,6 +394,14 @@ virCheckpointSegmentsIsReleased(virCheckpointSegments *segments, const gchar *na
 }
 
 gboolean
+virCheckpointSegmentsIsForeign(virCheckpointSegments *segments, const gchar *name)
+{
+    return g_str_has_prefix(name, VIR_CHECKPOINT_BITMAP_PREFIX) &&
+           !virCheckpointSegmentsNames(segments, name) &&
+           !virCheckpointStoreJournalHas(segments->store, name);
+}
+
+gboolean
 virCheckpointSegmentsHasReleased(virCheckpointSegments *segments)
 {
     const GPtrArray *nodes =

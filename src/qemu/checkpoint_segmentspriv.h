@@ -101,6 +101,10 @@ gboolean
 virCheckpointSegmentsCanTrack(const virCheckpointSegments *segments,
                               const virCheckpointNode *top);
 
+/** TRUE if bitmap @name has our prefix, and this store did not make it. */
+gboolean
+virCheckpointSegmentsIsForeign(virCheckpointSegments *segments, const gchar *name);
+
 /** TRUE if a node holds a bitmap of ours that was released. */
 gboolean
 virCheckpointSegmentsHasReleased(virCheckpointSegments *segments);
