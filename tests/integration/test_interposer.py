@@ -162,6 +162,29 @@ def end_early(rig, mode):
     rig.end(DIRTY - copied + 2 if mode == 'always' else DIRTY + 1, False)
 
 
+def end_written_to(rig, mode):
+    """The guest writes while it copies: it is ready when that is copied, too, and what
+    the emulator does for it is in no bitmap."""
+    rig.vm.qmp('block-dirty-bitmap-add', node=rig.node, name='other')
+    rig.start(mode, speed=CLUSTER)
+    wait_for(lambda: rig.job()['current-progress'] >= CLUSTER, 'it copies')
+    rig.write(0)  # copied first
+    rig.write(1)
+    rig.write(3)
+    rig.vm.qmp('block-job-set-speed', device='j', speed=0)
+    if rig.await_status('ready')['current-progress'] < (DIRTY + 3) * CLUSTER:
+        raise Failure(f'ready, but {rig.job()}')
+    rig.write(5)
+    other = next(b for b in rig.vm.nodes()[rig.node]['dirty-bitmaps']
+                 if b.get('name') == 'other')
+    if other['count'] != 4 * CLUSTER:
+        raise Failure(f'a bitmap of somebody else: {other}')
+    rig.vm.qmp('block-dirty-bitmap-remove', node=rig.node, name='other')
+    rig.vm.qmp('block-job-cancel', device='j')
+    rig.await_status('concluded')
+    rig.end(DIRTY + 3 if mode == 'never' else 0, True)
+
+
 def end_error(rig, mode):
     """The target fails at the 4th of the dirty clusters."""
     rig.vm.fail_at(6 * CLUSTER)
@@ -190,7 +213,7 @@ def end_pivot(rig, mode):
 
 
 ENDS = (end_soft, end_forced, end_job_cancel, end_finalized, end_pending_cancel,
-        end_early, end_error)
+        end_early, end_written_to, end_error)
 
 
 def run_table(host, dialect, modes):

@@ -2,27 +2,37 @@
 
 What it shows is the interface that two series of patches gave QEMU's blockdev-mirror:
 dialect A (members bitmap and bitmap-mode, sync=bitmap and incremental) and dialect B
-(member bitmap with sync=full: the job's working bitmap).  The copying:
+(member bitmap with sync=full: the job's working bitmap).  As with a real mirror, what
+becomes of the target never touches the guest.  The copying:
 
-  Passes.  P, a copy of the caller's bitmap, is worked off by backup jobs; M records what
-           the guest writes meanwhile and becomes the next pass's P.  The last passes are
-           made with the guest stopped for the moment.
-  Mirror.  Then nothing is missing, and stock's sync=none mirror takes over under the
-           caller's job id: what it does when it is ready is QEMU's own doing.
+  Pass.    P, a copy of the caller's bitmap, says what is missing.  A backup job puts that
+           into a file of our own, and another one from there onto the target: that one is
+           none of the guest's business.  M records what the guest writes meanwhile.
+  Mirror.  Then stock's sync=none mirror takes over under the caller's job id.  What M has
+           is written to the disk once more, with the guest stopped for the moment, so
+           that the mirror copies it; when it has, the job is ready.  From there on all is
+           QEMU's own doing.
 
 The caller's bitmap is not touched until the end; then it becomes what the mode says.  A
 mirror that succeeds is kept in PENDING for that, where the guest cannot write.
+
+With write-blocking the rewriting waits for the target, as the guest's writes do.  A
+second job is not begun while the target of another one is stuck: stopping the guest
+waits for all nodes.
 """
 
 import copy
 import json
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 
 PREFIX = 'qmp-interposer-'
 BITMAP_MODES = ('on-success', 'never', 'always')
 CLUSTER = 65536  # the least that backup copies
-PASSES = 5  # with the guest running
+POLL = 0.02  # seconds between looks at a mirror that is not ready yet
 IN_USE = "Bitmap '{}' is currently in use by another operation and cannot be used"
 
 
@@ -72,6 +82,43 @@ class Control:
         return wanted
 
 
+class Stage:
+    """A file of ours that holds what a bitmap names, as a node; it has no name."""
+
+    def __init__(self, own, name, size):
+        self.own, self.name, self.size = own, name, size
+        with tempfile.NamedTemporaryFile(prefix=PREFIX) as file:
+            file.truncate(size)
+            own.run('blockdev-add', **{'driver': 'file', 'node-name': name,
+                                       'filename': file.name, 'discard': 'unmap'})
+            self.fd = os.open(file.name, os.O_RDONLY)
+
+    def close(self):
+        self.own.run('blockdev-del', **{'node-name': self.name})
+        os.close(self.fd)
+
+    def rewriting(self, first, end):
+        """The qemu-io command that writes these bytes again, and the file it reads."""
+        data = os.pread(self.fd, end - first, first)
+        if data.count(0) == len(data):
+            return f'write -q -z {first} {len(data)}', None
+        file = tempfile.NamedTemporaryFile(prefix=PREFIX)
+        file.write(data)
+        file.flush()
+        return f'write -q -s {file.name} {first} {len(data)}', file
+
+
+def extents(granules, granularity, size):
+    """(first byte, end) of each run of a bitmap's granules."""
+    runs = []
+    for granule in sorted(granules):
+        if runs and runs[-1][1] == granule:
+            runs[-1][1] += 1
+        else:
+            runs.append([granule, granule + 1])
+    return [(a * granularity, min(b * granularity, size)) for a, b in runs]
+
+
 class Job:
     """One bitmap mirror, from its start to its dismissal."""
 
@@ -87,7 +134,9 @@ class Job:
         self.target = arguments['target']
         self.speed = arguments.get('speed', 0)
         self.auto_finalize = arguments.get('auto-finalize', True)
-        self.state = 'passes'  # mirror, concluded
+        self.state = 'pass'  # mirror, concluded
+        self.filling = 0  # bytes that the mirror copies before the job is ready
+        self.too_early = []  # events of QEMU's that say so before
         self.copied = 0
         self.error = None
         self.ending = self.pending = self.settled = self.stopped = False
@@ -95,6 +144,8 @@ class Job:
         self.inner = f'{PREFIX}{serial}'
         self.missing = f'{PREFIX}{serial}.p'
         self.written = f'{PREFIX}{serial}.m'
+        self.device = None  # the guest's
+        self._stage = None
         self._round = 0
 
     # Bitmaps
@@ -119,19 +170,58 @@ class Job:
         merge = [('merge', {'target': self.missing, 'bitmaps': [old]})] if keep else []
         self._transaction(self._add(self.written), *merge, ('remove', {'name': old}))
 
-    # The passes
+    # The pass
 
     def start(self):
-        """Raises Refused when QEMU does not take the first pass."""
+        """Raises Refused when QEMU does not take the pass."""
         self._transaction(self._add(self.written), self._add(self.missing, True),
                           ('merge', {'target': self.missing, 'bitmaps': [self.bitmap]}))
         self._wrap_target()
+        self.device = next(entry['qdev'] for entry in self.own.run('query-block')
+                           if entry.get('inserted', {}).get('node-name') == self.node)
+        self._put_on_stage()
         reply = self._start_pass()
         if 'error' in reply:
+            self._stage.close()
             self._clean()
             raise Refused(reply['error']['desc'])
         self._say_status('created')
         self._say_status('running')
+
+    def _size(self):
+        return self.jobs.nodes()[self.node]['image']['virtual-size']
+
+    def _chunk(self):
+        """What backup copies at once: all of it has to be on the stage."""
+        cluster = self.jobs.nodes()[self.arguments['target']]['image'].get('cluster-size', 0)
+        return max(self.granularity, CLUSTER, cluster)
+
+    def _put_on_stage(self):
+        """What is missing gets into a file of ours, and is named by a bitmap there."""
+        name, bitmap = self.inner + '-s', {'name': PREFIX + 'stage',
+                                           'granularity': self._chunk(), 'disabled': True}
+        self._stage = Stage(self.own, name, self._size())
+        for node in (self.node, name):
+            self.own.run('block-dirty-bitmap-add', node=node, **bitmap)
+            self.own.run('block-dirty-bitmap-merge', node=node, target=bitmap['name'],
+                         bitmaps=[{'node': self.node, 'name': self.missing}])
+        self.own.run('blockdev-backup', **{
+            'job-id': name, 'device': self.node, 'target': name, 'sync': 'bitmap',
+            'bitmap': bitmap['name'], 'bitmap-mode': 'never', 'auto-dismiss': False})
+        self._await_concluded(name)
+        error = self._inner_job(name).get('error')
+        self.own.run('job-dismiss', id=name)
+        self.own.run('block-dirty-bitmap-remove', node=self.node, name=bitmap['name'])
+        if error:
+            raise RuntimeError(f'a stage that fails: {error}')
+
+    def _await_concluded(self, name):
+        def is_end(event):
+            return event['event'] == 'JOB_STATUS_CHANGE' and event['data'] == {
+                'id': name, 'status': 'concluded'}
+        while not any(map(is_end, self.own.events)):
+            self.own.poll()
+        self.own.events = [event for event in self.own.events if not is_end(event)]
 
     def _wrap_target(self):
         """Puts the fault that a test asked for in front of the target."""
@@ -148,52 +238,30 @@ class Job:
     def _start_pass(self):
         policies = {key: self.arguments[key] for key in (
             'on-source-error', 'on-target-error') if key in self.arguments}
-        cluster = self.jobs.nodes()[self.arguments['target']]['image'].get('cluster-size', 0)
-        chunk = max(self.granularity, CLUSTER, cluster)
         return self.own.ask('blockdev-backup', **{
-            'job-id': self.inner, 'device': self.node, 'target': self.target,
-            'sync': 'bitmap', 'bitmap': self.missing, 'bitmap-mode': 'always',
+            'job-id': self.inner, 'device': self._stage.name, 'target': self.target,
+            'sync': 'bitmap', 'bitmap': PREFIX + 'stage', 'bitmap-mode': 'always',
             'auto-dismiss': False, 'speed': self.speed,
             # One cluster after the other: what an error leaves is known.
-            'x-perf': {'max-workers': 1, 'max-chunk': chunk},
+            'x-perf': {'max-workers': 1, 'max-chunk': self._chunk()},
             **policies})
 
-    def _inner_job(self):
-        return next(job for job in self.own.run('query-jobs') if job['id'] == self.inner)
+    def _inner_job(self, name=None):
+        return next(job for job in self.own.run('query-jobs')
+                    if job['id'] == (name or self.inner))
 
-    def _end_pass(self):
-        """The pass has concluded: returns its error, or None."""
+    def pass_ended(self):
+        """What is left of it is what is missing.  Then the mirror takes over."""
         job = self._inner_job()
         self.copied += job['current-progress']
         self.own.run('job-dismiss', id=self.inner)
-        return job.get('error')
-
-    def pass_ended(self):
-        """Goes on after a pass: the next one, or the mirror."""
-        error = self._end_pass()
-        while not error and self.state == 'passes':
-            if self._round >= PASSES or not self._count(self.written):
-                self._stop_guest()
-            self._turn_over()
-            if self._count(self.missing):
-                error = self._start_pass().get('error', {}).get('desc')
-                if not self.stopped and not error:
-                    return
-                error = error or self._await_pass()
-            elif self.stopped:
-                error = self._start_mirror()
+        self._transaction(('clear', {'name': self.missing}),
+                          ('merge', {'target': self.missing, 'bitmaps': [
+                              {'node': self._stage.name, 'name': PREFIX + 'stage'}]}))
+        self._stage.close()
+        error = job.get('error') or self._take_over()
         if error:
             self._fail(error)
-        self._resume_guest()
-
-    def _await_pass(self):
-        def is_end(event):
-            return event['event'] == 'JOB_STATUS_CHANGE' and event['data'] == {
-                'id': self.inner, 'status': 'concluded'}
-        while not any(map(is_end, self.own.events)):
-            self.own.poll()
-        self.own.events = [event for event in self.own.events if not is_end(event)]
-        return self._end_pass()
 
     def _fail(self, error):
         """The job ends before it was ready."""
@@ -232,8 +300,64 @@ class Job:
 
     # The mirror
 
+    def _take_over(self):
+        """Has stock's mirror go on with what was written meanwhile; an error or None."""
+        with tempfile.NamedTemporaryFile(prefix=PREFIX) as peek:
+            subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', peek.name,
+                            str(self._size())], check=True)
+            self._stop_guest()
+            try:
+                self._turn_over()
+                left = extents(self._granules(peek.name), self.granularity, self._size())
+                if not left:
+                    return self._start_mirror()
+                self._put_on_stage()
+                error = self._start_mirror()
+                if not error:
+                    self._rewrite(left)
+                self._stage.close()
+                return error
+            finally:
+                self._resume_guest()
+
+    def _granules(self, path):
+        """Those of the bitmap of what is missing, by way of an image file."""
+        sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        from lib.images import bitmaps
+        node = {'node': self.inner + '-p'}
+        self.own.run('blockdev-add', **{
+            'driver': 'qcow2', 'node-name': node['node'],
+            'file': {'driver': 'file', 'filename': path}})
+        self.own.run('block-dirty-bitmap-add', name='bits', persistent=True, disabled=True,
+                     granularity=self.granularity, **node)
+        self.own.run('block-dirty-bitmap-merge', target='bits', bitmaps=[
+            {'node': self.node, 'name': self.missing}], **node)
+        self.own.run('blockdev-del', **{'node-name': node['node']})
+        return bitmaps(path)['bits'].granules
+
+    def _rewrite(self, left):
+        """Writes what the disk holds there to it; no bitmap but the mirror's sees it."""
+        seen = [b for b in self.jobs.nodes()[self.node]['dirty-bitmaps']
+                if b.get('name') and b['recording'] and not b['busy']]
+        for number, bitmap in enumerate(seen):
+            kept = {'name': f'{self.inner}.k{number}', 'disabled': True,
+                    'granularity': bitmap['granularity']}
+            self._transaction(('add', kept), ('merge', {'target': kept['name'],
+                                                        'bitmaps': [bitmap['name']]}))
+        for first, end in left:
+            command, _file = self._stage.rewriting(first, end)
+            self.own.run('human-monitor-command',
+                         **{'command-line': f'qemu-io -d {self.device} "{command}"'})
+        for number, bitmap in enumerate(seen):
+            kept = f'{self.inner}.k{number}'
+            self._transaction(('clear', {'name': bitmap['name']}),
+                              ('merge', {'target': bitmap['name'], 'bitmaps': [kept]}),
+                              ('remove', {'name': kept}))
+        self.filling = sum(end - first for first, end in left)
+        self.too_early = ['ready', 'BLOCK_JOB_READY']
+
     def _start_mirror(self):
-        """Nothing is missing, the guest stands still; returns an error or None."""
+        """The guest stands still; returns an error or None."""
         arguments = {key: value for key, value in self.arguments.items()
                      if key not in ('bitmap', 'bitmap-mode')}
         arguments.update({'job-id': self.id, 'device': self.node, 'sync': 'none',
@@ -242,9 +366,24 @@ class Job:
         self.state = 'mirror'
         error = self.own.ask('blockdev-mirror', **arguments).get('error')
         if error:
-            self.state = 'passes'
+            self.state = 'pass'
             return error['desc']
         return None
+
+    def poll(self):
+        """Says that a mirror is ready once it has nothing to do.  QEMU said so when it
+        began; its progress is what it saw when it last looked."""
+        job = next((j for j in self.own.run('query-jobs') if j['id'] == self.id), None)
+        if not job or job['status'] != 'ready' or \
+                job['current-progress'] < self.filling or \
+                job['current-progress'] != job['total-progress']:
+            return
+        self.filling = 0
+        self._transaction(('clear', {'name': self.missing}))
+        self._say_status('ready')
+        done = self.copied + job['current-progress']
+        self.jobs.say('BLOCK_JOB_READY', {'type': 'mirror', 'device': self.id, 'len': done,
+                                          'offset': done, 'speed': self.speed})
 
     def _is_idle(self):
         """TRUE if the mirror has nothing to do; its progress alone is late."""
@@ -270,6 +409,7 @@ class Job:
         if self.settled:
             return
         self.settled = True
+        self.filling = 0
         if not changed and self.mode == 'always':
             # It goes on recording: what is written meanwhile is in both.
             self._transaction(('clear', {'name': self.bitmap}),
@@ -300,7 +440,7 @@ class Job:
     def command(self, name, message):
         """A command on this job: its reply, or None: QEMU's own affair."""
         data = message.get('arguments', {})
-        if self.state == 'passes':
+        if self.state == 'pass':
             return self._command_early(name, data)
         if self.state == 'concluded':
             if name not in ('job-dismiss', 'block-job-dismiss'):
@@ -311,6 +451,10 @@ class Job:
             return {'return': {}}
         complete = name in ('job-complete', 'block-job-complete')
         cancel = name in ('job-cancel', 'block-job-cancel')
+        if self.filling and complete:
+            raise Refused(f"The active block job '{self.id}' cannot be completed")
+        if self.filling and cancel:
+            return self.own.ask('job-cancel', id=self.id)
         forced = name == 'job-cancel' or data.get('force', False)
         if name in ('job-finalize', 'block-job-finalize') and self.pending:
             self.finalize()
@@ -559,6 +703,8 @@ class Jobs:
             if job:
                 entry['current-progress'] += job.copied
                 entry['total-progress'] += job.copied
+                if job.filling and entry['status'] == 'ready':
+                    entry['status'] = 'running'
         return shown + [job.show(inner.get(job.inner)) for job in self._jobs.values()
                         if job.state != 'mirror']
 
@@ -593,6 +739,9 @@ class Jobs:
         if not job or job.state != 'mirror':
             return [message]
         status = data.get('status')
+        for said in {name, status} & set(job.too_early):
+            job.too_early.remove(said)
+            return []
         if status in ('created', 'running') or \
                 (name == 'BLOCK_JOB_PENDING' and job.auto_finalize):
             return []
@@ -604,6 +753,16 @@ class Jobs:
                         len=data['len'] + job.copied)
         return [dict(message, data=data)]
 
+    def patience(self):
+        """How long may be waited for a message: of some mirrors it has to be seen when
+        they are ready."""
+        return POLL if any(job.filling for job in self._jobs.values()) else None
+
+    def poll(self):
+        for job in self._jobs.values():
+            if job.filling:
+                job.poll()
+
     def progress(self):
         """Goes on where an event on our own monitor says that something has ended."""
         while self.own.events:
@@ -613,7 +772,7 @@ class Jobs:
             which, status = event['data']['id'], event['data']['status']
             for job in list(self._jobs.values()):
                 if which == job.inner and status == 'concluded' and \
-                        job.state == 'passes':
+                        job.state == 'pass':
                     job.pass_ended()
                 elif which == job.id and job.state == 'mirror':
                     self._mirror_event(job, status)

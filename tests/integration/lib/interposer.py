@@ -232,7 +232,8 @@ class Proxy:
 
     def turn(self):
         """Waits for something and deals with it; raises Ended when QEMU is gone."""
-        ready, _, _ = select.select(self._watched(), [], [])
+        ready, _, _ = select.select(self._watched(), [], [], self.jobs.patience())
+        self.jobs.poll()
         if self.own.sock in ready:
             self.own.poll()
         if self.listener in ready:

@@ -11,6 +11,12 @@ from .scene import Scene
 INTERPOSER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'interposer.py')
 
 
+def emulator(dialect, control=''):
+    """What makes any VM one with that dialect."""
+    return {'emulator': INTERPOSER, 'emulator_env': {
+        'QMP_INTERPOSER': dialect, 'QMP_INTERPOSER_CONTROL': control}}
+
+
 class NativeVM(VM):
     """dialect: A or B, or "dead": shown as A, and refused."""
 
@@ -18,8 +24,7 @@ class NativeVM(VM):
 
     def __init__(self, host, dialect, name='vm', *args, **options):
         self.control = os.path.join(host.work, f'{name}-control')
-        super().__init__(host, name, *args, emulator=INTERPOSER, emulator_env={
-            'QMP_INTERPOSER': dialect, 'QMP_INTERPOSER_CONTROL': self.control}, **options)
+        super().__init__(host, name, *args, **emulator(dialect, self.control), **options)
 
     def fail_at(self, offset):
         """The next bitmap mirror fails when it writes there."""

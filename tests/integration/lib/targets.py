@@ -28,6 +28,34 @@ def small_place(host, size):
         subprocess.run(['umount', '-l', place], check=True)
 
 
+@contextlib.contextmanager
+def freezing_place(host, size):
+    """A file system of a size, and what makes all that writes to it wait: freeze(),
+    freeze(False)."""
+    if os.geteuid() != 0:
+        raise Skip('a file system of our own needs root')
+    place, image = os.path.join(host.work, 'freezing'), os.path.join(host.work, 'ext4')
+    os.makedirs(place, exist_ok=True)
+    with open(image, 'wb') as file:
+        file.truncate(size)
+    subprocess.run(['mkfs.ext4', '-q', '-O', '^has_journal', image], check=True)
+    mounted = subprocess.run(['mount', '-o', 'loop', image, place], check=False)
+    if mounted.returncode != 0:
+        raise Skip('no loop device')
+    frozen = False
+
+    def freeze(stop=True):
+        nonlocal frozen
+        if stop != frozen:
+            subprocess.run(['fsfreeze', '-f' if stop else '-u', place], check=True)
+            frozen = stop
+    try:
+        yield place, freeze
+    finally:
+        freeze(False)
+        subprocess.run(['umount', '-l', place], check=True)
+
+
 def fill(place):
     """Leaves no room at all, by a file 'filler'."""
     with open(os.path.join(place, 'filler'), 'wb', buffering=0) as filler:
