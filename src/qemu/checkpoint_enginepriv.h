@@ -58,7 +58,7 @@ struct virCheckpointEngine {
     GMutex mirrorLock;
     GHashTable *mirrors;       /* "uuid/target" -> what the mirror module wants */
     GHashTable *failedMirrors; /* the same of each disk's last one, if it failed */
-    GHashTable *dialects;      /* uuid -> virCheckpointNativeDialect of its QEMU */
+    GHashTable *dialects;      /* uuid or identity -> virCheckpointNativeDialect */
 
     GMutex lock;           /* guards what follows */
     GCond changed;         /* broadcast when stopping is set, or a backup ended */

@@ -30,40 +30,53 @@
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_native.h"
 
-/* What is known of the QEMU of a domain. */
+static gboolean
+virCheckpointMirrorKnownDialect(virCheckpointEngine *engine,
+                                const gchar *of,
+                                virCheckpointNativeDialect *dialect)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&engine->mirrorLock);
+    gpointer found;
+
+    if (!g_hash_table_lookup_extended(engine->dialects, of, NULL, &found))
+        return FALSE;
+    *dialect = GPOINTER_TO_INT(found);
+    return TRUE;
+}
+
+/* What is known of the QEMU of a domain, or of another one that is the same. */
 static gboolean
 virCheckpointMirrorDialect(virCheckpointEngine *engine,
                            const virCheckpointDomainView *view,
                            virCheckpointNativeDialect *dialect,
                            GError **error)
 {
-    gpointer found;
-    gboolean known;
+    g_autofree gchar *which = NULL;
 
-    g_mutex_lock(&engine->mirrorLock);
-    known = g_hash_table_lookup_extended(engine->dialects, view->uuid, NULL, &found);
-    g_mutex_unlock(&engine->mirrorLock);
-    if (known) {
-        *dialect = GPOINTER_TO_INT(found);
+    if (virCheckpointMirrorKnownDialect(engine, view->uuid, dialect))
         return TRUE;
+    which = virCheckpointNativeIdentity(view->monitor, view->xml);
+    if (!which || !virCheckpointMirrorKnownDialect(engine, which, dialect)) {
+        if (!virCheckpointNativeQuery(view->monitor, dialect, error))
+            return FALSE;
+        if (which)
+            virCheckpointMirrorSetDialect(engine, which, *dialect);
     }
-    if (!virCheckpointNativeQuery(view->monitor, dialect, error))
-        return FALSE;
     virCheckpointMirrorSetDialect(engine, view->uuid, *dialect);
     return TRUE;
 }
 
 void
 virCheckpointMirrorSetDialect(virCheckpointEngine *engine,
-                              const gchar *uuid,
+                              const gchar *of,
                               gint dialect)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&engine->mirrorLock);
 
     if (dialect < 0)
-        g_hash_table_remove(engine->dialects, uuid);
+        g_hash_table_remove(engine->dialects, of);
     else
-        g_hash_table_insert(engine->dialects, g_strdup(uuid), GINT_TO_POINTER(dialect));
+        g_hash_table_insert(engine->dialects, g_strdup(of), GINT_TO_POINTER(dialect));
 }
 
 /* Without a base there is no bitmap; a granularity is one of libvirt's copy; a compare

@@ -478,10 +478,11 @@ gboolean
 virCheckpointMirrorPlanNative(virCheckpointOperation *operation,
                               virCheckpointJobRecord *job,
                               GError **error);
-/** @dialect: virCheckpointNativeDialect; -1: another QEMU runs. */
+/** @of: a domain's uuid, or which QEMU (virCheckpointNativeIdentity);
+ * @dialect: virCheckpointNativeDialect; -1: another QEMU runs. */
 void
 virCheckpointMirrorSetDialect(virCheckpointEngine *engine,
-                              const gchar *uuid,
+                              const gchar *of,
                               gint dialect);
 virCheckpointMirrorResult
 virCheckpointMirrorNative(const virCheckpointMirrorStep *step, GError **error);

@@ -27,6 +27,8 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_native.h"
+#include "checkpoint_stamp.h"
+#include "checkpoint_xml.h"
 
 const gchar *
 virCheckpointNativeDialectToString(virCheckpointNativeDialect dialect)
@@ -124,6 +126,28 @@ virCheckpointNativeQuery(virCheckpointMonitor *monitor,
         return FALSE;
     *dialect = virCheckpointNativeDetect(schema);
     return TRUE;
+}
+
+/* The file alone does not tell: it may have been replaced since QEMU was started, or be
+ * one that chooses; nor does the version, of which there may be several builds. */
+gchar *
+virCheckpointNativeIdentity(virCheckpointMonitor *monitor, const gchar *xml)
+{
+    g_autoptr(xmlDoc) doc = virCheckpointXmlParse(xml, "(domain)", "domain", NULL);
+    g_autofree gchar *emulator =
+        doc ? virCheckpointXmlString(xmlDocGetRootElement(doc),
+                                     "string(./devices/emulator)")
+            : NULL;
+    g_autofree gchar *stamp = virCheckpointStampLookPath(
+        emulator, VIR_CHECKPOINT_STAMP_DEVICE | VIR_CHECKPOINT_STAMP_CHANGE);
+    g_autoptr(virCheckpointJson) version = NULL;
+    g_autofree gchar *text = NULL;
+
+    if (!stamp ||
+        !(version = virCheckpointMonitorRun(monitor, "query-version", NULL, NULL)))
+        return NULL;
+    text = virCheckpointJsonFormat(version);
+    return g_strdup_printf("%s %s %s", emulator, stamp, text);
 }
 
 virCheckpointJson *

@@ -31,11 +31,23 @@ virCheckpointNativeDialectToString(virCheckpointNativeDialect dialect);
 virCheckpointNativeDialect
 virCheckpointNativeDetect(const virCheckpointJson *schema);
 
-/** Asks QEMU. */
+/** Asks QEMU: a reply of 190 KB, for which libvirt takes a quarter of a second. */
 gboolean
 virCheckpointNativeQuery(virCheckpointMonitor *monitor,
                          virCheckpointNativeDialect *dialect,
                          GError **error);
+
+/**
+ * virCheckpointNativeIdentity:
+ * @xml: of the running domain
+ *
+ * Asks QEMU for its version.
+ *
+ * Returns: (transfer full) (nullable): which QEMU it is: two that have the same text
+ * can do the same; NULL where nobody can tell.
+ */
+gchar *
+virCheckpointNativeIdentity(virCheckpointMonitor *monitor, const gchar *xml);
 
 /** One job.  All borrowed. */
 typedef struct virCheckpointNativePlan {

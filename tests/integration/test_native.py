@@ -222,6 +222,27 @@ def test_ordinary_way_where_qemu_refuses(host):
         raise Failure('another QEMU was not asked')
 
 
+def test_schema_is_asked_once_for_each_qemu(host):
+    """What a QEMU can do is known of the next guest with the same, and of no other."""
+    asked = []
+    for name, dialect in (('first', 'A'), ('second', 'A'), ('other', 'B')):
+        scene = NativeScene(host, dialect, name)
+        for target in ('once', 'again'):
+            scene.replica = scene.path(f'{name}-{target}.qcow2')
+            scene.vm.write(3 * MIB, MIB, 0x21)
+            images.write_image(scene.replica, scene.vm.disks['vda'].model)
+            before = scene.count()
+            scene.copy(scene.replica, bitmap='c1')
+            scene.expect_native(before)
+            scene.vm.restart()
+            scene.vm.disks['vda'].alias = ''
+        with open(host.qmp_log, encoding='utf-8') as log:
+            asked.append(log.read().count('"sent":{"execute":"query-qmp-schema"'))
+        host.start_daemon = lambda: None
+    if asked != [1, 1, 2]:
+        raise Failure(f'asked {asked} times')
+
+
 def test_ordinary_way_where_qemu_would_die(host):
     """Dialect B is not given a target whose clusters it cannot divide by."""
     scene = NativeScene(host, 'B')

@@ -11,6 +11,7 @@
 
 #include "config.h"
 
+#include <glib/gstdio.h>
 #include <string.h>
 
 #include "checkpoint_error.h"
@@ -298,6 +299,57 @@ testArguments(void)
                     "\"auto-dismiss\":false}");
 }
 
+static gchar *
+testVersion(gpointer data, const gchar *command, GError **error G_GNUC_UNUSED)
+{
+    g_assert_nonnull(strstr(command, "query-version"));
+    return g_strdup_printf("{\"return\":{\"package\":\"%s\"}}", (const gchar *)data);
+}
+
+static gchar *
+testIdentity(const gchar *emulator, const gchar *package)
+{
+    static const virCheckpointMonitorOps ops = {.run = testVersion};
+    g_autoptr(virCheckpointMonitor) monitor =
+        virCheckpointMonitorNew(&ops, (gpointer)package, "test");
+    g_autofree gchar *xml = g_strdup_printf(
+        "<domain><devices><emulator>%s</emulator></devices></domain>", emulator);
+
+    return virCheckpointNativeIdentity(monitor, xml);
+}
+
+/* The same text only of the same file with the same version. */
+static void
+testWhich(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree gchar *folder = g_dir_make_tmp("nativetest-XXXXXX", &error);
+    g_autofree gchar *path = g_build_filename(folder, "qemu", NULL);
+    g_autofree gchar *first = NULL;
+    g_autofree gchar *again = NULL;
+    g_autofree gchar *other = NULL;
+    g_autofree gchar *replaced = NULL;
+    g_autofree gchar *gone = NULL;
+
+    g_assert_no_error(error);
+    g_file_set_contents(path, "a", -1, &error);
+    g_assert_no_error(error);
+    first = testIdentity(path, "7.2");
+    again = testIdentity(path, "7.2");
+    other = testIdentity(path, "8.0");
+    g_file_set_contents(path, "ab", -1, &error); /* another file in its place */
+    g_assert_no_error(error);
+    replaced = testIdentity(path, "7.2");
+    g_unlink(path);
+    gone = testIdentity(path, "7.2");
+    g_rmdir(folder);
+    g_assert_nonnull(first);
+    g_assert_cmpstr(first, ==, again);
+    g_assert_cmpstr(first, !=, other);
+    g_assert_cmpstr(first, !=, replaced);
+    g_assert_null(gone);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -305,6 +357,7 @@ main(int argc, char **argv)
     g_test_add_func("/native/dialects-are-told-apart-by-members", testDialects);
     g_test_add_func("/native/arguments-of-both-dialects", testArguments);
     g_test_add_func("/native/what-is-refused-has-not-happened", testRefusals);
+    g_test_add_func("/native/which-qemu-it-is", testWhich);
     g_test_add_func("/native/a-peer-that-goes-away-is-no-refusal", testGone);
     return g_test_run();
 }

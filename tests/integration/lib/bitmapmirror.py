@@ -720,7 +720,8 @@ class Jobs:
                  'query-block': self._show_nodes,
                  'query-jobs': self._show_jobs,
                  'query-block-jobs': self._show_block_jobs,
-                 'query-qmp-schema': lambda found: schema(found, self.dialect)
+                 'query-qmp-schema': lambda found: schema(found, self.dialect),
+                 'query-version': lambda found: dict(found, package=PREFIX + self.dialect)
                  }.get(message.get('execute'))
         return dict(reply, **{'return': shown(reply['return'])}) if shown else None
 
