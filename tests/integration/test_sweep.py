@@ -8,8 +8,7 @@ them, and =OPERATION:SHARE:PARTY with one party only; =NUMBER runs that many ran
 import os
 
 from lib.runner import limit
-from lib.sweep import Table, row_tests
-from lib.sweepops import OPERATIONS
+from lib.sweep import OPERATIONS, Table, row_tests
 
 WANTED = os.environ.get('VIRT_CHECKPOINT_SWEEP', '4')
 HOUR = 3600

@@ -8,7 +8,10 @@ from . import paths
 from .host import Failure
 from .kills import PARTIES, Case
 from .runner import limit
-from .sweepops import OPERATIONS
+from .sweepcopies import COPIES
+from .sweepops import OPERATIONS as OTHERS
+
+OPERATIONS = {**OTHERS, **COPIES}
 
 ROW_HOURS = 3
 
@@ -49,12 +52,13 @@ def repeats(points, number):
     return number > 1 and (last == 'before' or last.startswith('before-'))
 
 
-COLUMNS = PARTIES + ('error',)
+COLUMNS = PARTIES + ('power', 'error')
 
 
 def parties(name):
-    """A guest that is off cannot be destroyed."""
-    return [p for p in COLUMNS if p != 'destroy' or not OPERATIONS[name].off]
+    """A guest that is off cannot be destroyed; who is not root cannot cut the power."""
+    return [p for p in COLUMNS if not (p == 'destroy' and OPERATIONS[name].off) and
+            not (p == 'power' and os.geteuid() != 0)]
 
 
 class Table:
