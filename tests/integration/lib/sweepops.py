@@ -114,7 +114,7 @@ class Delete(Operation):
 
     background = 1.0
 
-    def __init__(self, name, which, usual):
+    def __init__(self, name, which, usual=16):
         super().__init__(name)
         self.which, self.usual = which, usual
 
