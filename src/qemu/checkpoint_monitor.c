@@ -197,14 +197,12 @@ virCheckpointMonitorAddFd(virCheckpointMonitor *monitor,
                     "monitor '%s' takes no descriptors", monitor->name);
         return FALSE;
     }
+    *set = id;
     reply = virCheckpointMonitorSend(
         monitor, "add-fd",
         virCheckpointJsonBuild("u:fdset-id", id, "s:opaque", FDSET_OPAQUE, NULL), fd,
         error);
-    if (!reply)
-        return FALSE;
-    *set = id;
-    return TRUE;
+    return reply != NULL;
 }
 
 gboolean

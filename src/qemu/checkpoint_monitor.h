@@ -107,7 +107,8 @@ virCheckpointMonitorQueryNodes(virCheckpointMonitor *monitor, GError **error);
 
 /**
  * virCheckpointMonitorAddFd:
- * Hands @fd (borrowed) over as /dev/fdset/@set.  For a storage daemon 7.2, which has no
+ * Hands @fd (borrowed) over as /dev/fdset/@set, which is set before QEMU is asked: the
+ * descriptor may be there whatever it answers.  For a storage daemon 7.2, which has no
  * add-fd, FALSE with VIR_ERR_OPERATION_UNSUPPORTED: open by path there.
  */
 gboolean

@@ -42,6 +42,7 @@ struct virCheckpointSidecarNodes {
     gboolean readOnly;
     guint32 id;
     GPtrArray *members; /* virCheckpointSidecarMember* */
+    gboolean asked; /* QEMU was told to open them, and may have, whatever it answered */
     gboolean open;
 };
 
@@ -97,9 +98,10 @@ virCheckpointSidecarHandOver(virCheckpointSidecarNodes *nodes,
                     "sidecar '%s': %s", path, g_strerror(errno));
         return NULL;
     }
+    /* It may be there whatever the answer was. */
+    member->hasSet = TRUE;
     if (!virCheckpointMonitorAddFd(nodes->monitor, fd, &member->set, error))
         return NULL;
-    member->hasSet = TRUE;
     return g_strdup_printf("/dev/fdset/%" G_GUINT64_FORMAT, member->set);
 }
 
@@ -112,7 +114,7 @@ virCheckpointSidecarNodesAdd(virCheckpointSidecarNodes *nodes,
 {
     virCheckpointSidecarMember *member = g_new0(virCheckpointSidecarMember, 1);
 
-    g_assert(!nodes->open);
+    g_assert(!nodes->asked);
     /* QEMU takes 31 bytes at most. */
     member->node = nodes->members->len == 0
                        ? g_strdup_printf(VIR_CHECKPOINT_HELPER_PREFIX "%08x", nodes->id)
@@ -152,7 +154,8 @@ virCheckpointSidecarNodesOpen(virCheckpointSidecarNodes *nodes, GError **error)
     virCheckpointJson *chain = virCheckpointJsonNewNull();
     guint i;
 
-    g_assert(!nodes->open && nodes->members->len > 0);
+    g_assert(!nodes->asked && nodes->members->len > 0);
+    nodes->asked = TRUE;
     for (i = nodes->members->len; i > 0; i--)
         chain = virCheckpointSidecarMemberNode(
             nodes, g_ptr_array_index(nodes->members, i - 1), chain);
@@ -166,14 +169,16 @@ virCheckpointSidecarNodesClose(virCheckpointSidecarNodes *nodes, GError **error)
     gboolean ok = TRUE;
     guint i;
 
-    if (nodes->open) {
+    if (nodes->asked) {
         const virCheckpointSidecarMember *first = g_ptr_array_index(nodes->members, 0);
 
         ok = virCheckpointMonitorDo(
-            nodes->monitor, "blockdev-del",
-            virCheckpointJsonBuild("s:node-name", first->node, NULL), error);
+                 nodes->monitor, "blockdev-del",
+                 virCheckpointJsonBuild("s:node-name", first->node, NULL),
+                 nodes->open ? error : NULL) ||
+             !nodes->open;
     }
-    nodes->open = FALSE;
+    nodes->asked = nodes->open = FALSE;
     for (i = 0; i < nodes->members->len; i++) {
         virCheckpointSidecarMember *member = g_ptr_array_index(nodes->members, i);
 

@@ -22,7 +22,9 @@ class Refused(Case):
     def _start_daemon(self, **options):
         env = dict(options.pop('env', {}))
         if env:
-            env['VIRT_CHECKPOINT_FAULTS'] = f'*@{self.number}=fail'
+            where = f'*@{self.number}' if isinstance(self.number, int) else \
+                f'{self.number}@1'
+            env['VIRT_CHECKPOINT_FAULTS'] = f'{where}=fail'
         super()._start_daemon(env=env, **options)
 
     def _reached(self, thread):
