@@ -14,7 +14,7 @@ import libvirt
 
 from . import store, sweepops
 from .domain import MIB, VM
-from .kills import PARTIES, Case
+from .kills import LEFT_OUT, PARTIES, Case
 from .oracle import Oracle
 
 DISKS = {'vda': 8 * MIB, 'vdb': 2 * MIB}
@@ -42,6 +42,8 @@ class Killing(Case):
     def __init__(self, host):
         super().__init__(host, None, 0, 'daemon')
         self.kills = {party: 0 for party in PARTIES}
+        if 'power' in PARTIES:
+            self._power_on()
         self._start_daemon()
         self.vm = VM(host, 'killed', DISKS)
         self.oracle = LossyOracle(host, self.vm, host.random)
@@ -76,6 +78,8 @@ class Killing(Case):
         for target, disk in self.vm.disks.items():
             self.vm.reads(0, 512, disk.model.sectors[0], target)
             self.vm.hmp(f'qemu-io -d {disk.alias} "flush"')
+        # Files that the oracle removed; what stock did past us, which syncs no folder.
+        self.settle_disks('images', 'etc', 'lib')
 
     def one(self):
         """One kill, and what became of everything."""
@@ -139,7 +143,7 @@ class Killing(Case):
                 out.write('\n'.join(self.oracle.done) + '\n')
             raise
         finally:
-            print(f'#   {done} kills: ' + ', '.join(
+            print(f'{LEFT_OUT}#   {done} kills: ' + ', '.join(
                 f'{count} {party}' for party, count in self.kills.items() if count),
                 flush=True)
         return done
