@@ -456,9 +456,11 @@ virCheckpointMirrorTargetSync(int fd, const gchar *path, GError **error)
 {
     g_autofree gchar *what = NULL;
 
+    /* Its times, too: by them it is known as ours later. */
     if (fd < 0)
-        return virCheckpointFileSync(path, error);
-    if (fdatasync(fd) == 0)
+        return virCheckpointFileSyncTimes(path, error) &&
+               virCheckpointFileSyncName(path, error);
+    if (fsync(fd) == 0)
         return TRUE;
     what = g_strdup_printf("sync destination '%s'", path);
     return virCheckpointMirrorSystemError(error, errno, what);

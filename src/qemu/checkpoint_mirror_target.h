@@ -86,7 +86,7 @@ virCheckpointMirrorTargetClean(const gchar *path, const gchar *format, GError **
 int
 virCheckpointMirrorTargetReopen(int fd, const gchar *path, GError **error);
 
-/** fdatasync of @fd, or of @path when @fd is -1. */
+/** fsync of @fd, or of @path and its name when @fd is -1. */
 gboolean
 virCheckpointMirrorTargetSync(int fd, const gchar *path, GError **error);
 

@@ -3,9 +3,11 @@ the cells of the sweep that it broke once."""
 
 import os
 
+from lib import jobs, paths
 from lib.domain import CLUSTER, MIB, VM
 from lib.host import Failure
 from lib.kills import Case
+from lib.oracle import Oracle
 from lib.power import Power, possible
 from lib.runner import Skip, limit
 from lib.sweepops import OPERATIONS
@@ -185,3 +187,32 @@ def test_an_overlay_that_libvirt_removed_stays_away(host):
 def test_what_libvirt_was_lent_does_not_come_back(host):
     """A cut in a backup leaves libvirt no checkpoint under a name of ours, in no file."""
     run_cells(host, ('push', 'backup/begun', 'power'))
+
+
+@limit(120)
+def test_a_replica_is_known_after_a_cut(host):
+    """A replica, on a disk of its own, that a copy wrote to in place is known as what
+    that left it as, and heals what the cut lost, without being told."""
+    power = powered(host)
+    host.start_daemon()
+    oracle = Oracle(host, VM(host, disks={'vda': 4 * MIB}), host.random)
+    replica = '/var/lib/libvirt/replica.qcow2'
+    for name, since in (('c1', None), ('c2', 'c1'), ('c3', 'c2')):
+        oracle.vm.write(0, MIB, int(name[1]))
+        oracle.events.forget()
+        jobs.start_copy(oracle.dom, 'vda', replica, since, name, finish=True)
+        jobs.wait_end(oracle.events, oracle.dom, 'vda')
+    oracle.events.close()
+    power.settle('etc')
+    power.cut()
+    host.start_libvirtd()
+    host.start_daemon()
+    oracle.vm.reconnect()
+    oracle.connect()
+    oracle.vm.start(oracle.dom)
+    xml = os.path.join(host.work, 'replica.xml')
+    write(xml, jobs.target_xml(replica))
+    text = host.virsh('checkpoint-check', oracle.vm.name, '--heal', '--disk', 'vda',
+                      '--against', xml, ours=True, program=paths.VIRSH)
+    assert 'healthy' in text, text
+    oracle.vm.verify()
