@@ -106,6 +106,7 @@ virCheckpointJobRecordCopy(const virCheckpointJobRecord *job)
     copy->checkpoint = g_strdup(job->checkpoint);
     copy->sourcePath = g_strdup(job->sourcePath);
     copy->overlayPath = g_strdup(job->overlayPath);
+    copy->defined = g_strdup(job->defined);
     copy->destPath = g_strdup(job->destPath);
     copy->destFormat = g_strdup(job->destFormat);
     copy->destXml = g_strdup(job->destXml);
@@ -136,6 +137,7 @@ virCheckpointJobRecordFree(virCheckpointJobRecord *job)
     g_free(job->checkpoint);
     g_free(job->sourcePath);
     g_free(job->overlayPath);
+    g_free(job->defined);
     g_free(job->destPath);
     g_free(job->destFormat);
     g_free(job->destXml);
@@ -245,6 +247,7 @@ virCheckpointJobRecordFormat(const virCheckpointJobRecord *job)
                                     job->checkpoint);
     virCheckpointJobRecordFormatFile(buf, "source", job->sourcePath);
     virCheckpointJobRecordFormatFile(buf, "overlay", job->overlayPath);
+    virCheckpointJobRecordFormatFile(buf, "defined", job->defined);
     virCheckpointJobRecordFormatDest(buf, job);
     virCheckpointXmlAppend(
         buf,
@@ -369,6 +372,7 @@ virCheckpointJobRecordParse(const gchar *xml, GError **error)
     job->checkpoint = virCheckpointXmlString(root, "./checkpoint/@name");
     job->sourcePath = virCheckpointXmlString(root, "./source/@path");
     job->overlayPath = virCheckpointXmlString(root, "./overlay/@path");
+    job->defined = virCheckpointXmlString(root, "./defined/@path");
     job->destPath = virCheckpointXmlString(root, "./dest/@path");
     job->destFormat = virCheckpointXmlString(root, "./dest/@format");
     job->destCreated = virCheckpointXmlNode(root, "./dest[@created='yes']") != NULL;

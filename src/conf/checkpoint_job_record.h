@@ -55,10 +55,12 @@ typedef struct virCheckpointJobRecord {
     gchar *since;        /* its name as given, or NULL */
     gchar *checkpointId; /* id of the checkpoint made by this job, or NULL */
     gchar *checkpoint;
-    gchar *sourcePath;    /* S */
-    gchar *overlayPath;   /* O */
-    gchar *destPath;      /* T */
-    gchar *destFormat;    /* "qcow2" or "raw" */
+    gchar *sourcePath;  /* S */
+    gchar *overlayPath; /* O */
+    gchar *defined;     /* which of the three the domain's definition names, by us: O as
+                           soon as it does; S and T before it does.  NULL: S as ever */
+    gchar *destPath;    /* T */
+    gchar *destFormat;  /* "qcow2" or "raw" */
     gboolean destCreated; /* T was made by this job: removed when it fails */
     gchar *destXml;       /* as given */
     gboolean aside;       /* the bulk pass runs in a storage daemon of the job's ... */

@@ -175,6 +175,8 @@ virCheckpointMirrorOverlay(const virCheckpointMirrorStep *step, GError **error)
         return FALSE;
     }
     virCheckpointMirrorParkSource(step, &where);
+    g_free(mirror->job->defined);
+    mirror->job->defined = g_strdup(mirror->overlayPath);
     return virCheckpointFaultPoint("mirror/source-parked", error) &&
            virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_BULK, error);
 }

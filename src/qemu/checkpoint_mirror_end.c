@@ -39,6 +39,21 @@
 #include "checkpoint_offline.h"
 #include "checkpoint_replica.h"
 
+/* Recorded: the definition names @path. */
+static gboolean
+virCheckpointMirrorNoteDefined(const virCheckpointMirrorStep *step,
+                               const gchar *path,
+                               GError **error)
+{
+    virCheckpointJobRecord *job = step->mirror->job;
+
+    if (g_strcmp0(job->defined, path) == 0)
+        return TRUE;
+    g_free(job->defined);
+    job->defined = g_strdup(path);
+    return virCheckpointMirrorSave(step, error);
+}
+
 gboolean
 virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
                              const gchar *from,
@@ -53,6 +68,7 @@ virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
     g_autoptr(GError) failed = NULL;
     virDomainPtr redefined;
     gint persistent = virDomainIsPersistent(domain);
+    gboolean back = g_str_equal(to, step->mirror->overlayPath);
 
     if (persistent < 0)
         return virCheckpointDomainSetError(error);
@@ -75,13 +91,16 @@ virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
     /* Libvirt may have changed it by itself a moment ago. */
     if (!changed)
         return virCheckpointDefinitionSync(error);
-    if (!virCheckpointFaultPoint("mirror/before-config", error))
+    /* What is left is not needed from here on, what is named is from there on. */
+    if ((!back && !virCheckpointMirrorNoteDefined(step, to, error)) ||
+        !virCheckpointFaultPoint("mirror/before-config", error))
         return FALSE;
     redefined = virDomainDefineXML(virDomainGetConnect(domain), changed);
     if (!redefined)
         return virCheckpointDomainSetError(error);
     virDomainFree(redefined);
     return virCheckpointDefinitionSync(error) &&
+           (!back || virCheckpointMirrorNoteDefined(step, to, error)) &&
            virCheckpointFaultPoint("mirror/config-fixed", error);
 }
 

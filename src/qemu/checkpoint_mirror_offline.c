@@ -20,6 +20,10 @@
  * it names S although the guest may have written to O.  S was read-only all the time,
  * so O was written last.  And just before QEMU leaves O it names S already: then a
  * bitmap that O does not hold in order shows that QEMU never closed O.
+ *
+ * And except where the configuration is an old one: a host that took the domain over
+ * from one that died starts it from what its manager has kept, maybe since before the
+ * copy.  The record says which file it named last, and it is made to name that.
  */
 
 #include "config.h"
@@ -29,6 +33,7 @@
 
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
+#include "checkpoint_mirror_dest.h"
 #include "checkpoint_mirrorpriv.h"
 #include "checkpoint_process.h"
 #include "checkpoint_segmentspriv.h"
@@ -67,6 +72,57 @@ virCheckpointMirrorOverlayNeeded(const virCheckpointMirrorStep *step)
     /* Failed before the bulk pass: in the snapshot, maybe. */
     return job->outcome == VIR_CHECKPOINT_JOB_FAILED && job->workBytes == 0 &&
            virCheckpointMirrorWrittenLater(mirror->overlayPath, mirror->sourcePath, 0);
+}
+
+/*
+ * The file that the definition has to name instead of @named, or NULL.  S is what it
+ * named before the copy; but somebody else may have committed O, and been on S since.
+ * O it names rightly until right before the pivot, so on the host itself that is true.
+ */
+static const gchar *
+virCheckpointMirrorNewer(const virCheckpointMirrorStep *step, const gchar *named)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+    const virCheckpointJobRecord *job = mirror->job;
+    gboolean committing = job->state == VIR_CHECKPOINT_JOB_COMMITTING;
+
+    if (!named || !job->defined || g_str_equal(named, job->defined))
+        return NULL;
+    if (g_str_equal(job->defined, mirror->overlayPath))
+        return g_str_equal(named, mirror->sourcePath) &&
+                       (committing ||
+                        virCheckpointMirrorWrittenLater(mirror->overlayPath, named, 0))
+                   ? job->defined
+                   : NULL;
+    if (g_str_equal(job->defined, mirror->destPath))
+        return g_str_equal(named, mirror->sourcePath) ||
+                       (g_str_equal(named, mirror->overlayPath) &&
+                        virCheckpointEngineIsElsewhere(mirror->engine, mirror->uuid))
+                   ? job->defined
+                   : NULL;
+    return NULL;
+}
+
+gboolean
+virCheckpointMirrorRenewConfig(const virCheckpointMirrorStep *step, GError **error)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+    g_autofree gchar *named = NULL;
+    const gchar *newer;
+
+    if (!step->view || step->view->running || mirror->offline)
+        return TRUE;
+    named = virCheckpointMirrorXmlSource(step->view->xml, mirror->target);
+    if (!(newer = virCheckpointMirrorNewer(step, named)))
+        return TRUE;
+    g_warning("domain %s, disk '%s': its definition names '%s', and it ran on '%s' "
+              "since: that is put right",
+              mirror->uuid, mirror->target, named, newer);
+    return virCheckpointMirrorFixConfig(
+               step, named, newer,
+               g_str_equal(newer, mirror->destPath) ? mirror->job->destFormat : "qcow2",
+               error) &&
+           virCheckpointDomainViewRefresh(step->view, error);
 }
 
 /* *present, *good: bitmap @name in the image at rest. */

@@ -485,6 +485,11 @@ virCheckpointMirrorAdvance(virCheckpointMirror *mirror,
     g_autoptr(GError) error = NULL;
     virCheckpointMirrorResult result;
 
+    if (!virCheckpointMirrorRenewConfig(&step, &error)) {
+        g_warning("domain %s, disk '%s': %s", mirror->uuid, mirror->target,
+                  error->message);
+        return VIR_CHECKPOINT_MIRROR_RETRY;
+    }
     if (!decided && mirror->offline)
         result = virCheckpointMirrorAdvanceOff(&step, &error);
     else if (!decided && !virCheckpointMirrorRunning(&step))

@@ -498,6 +498,10 @@ virCheckpointMirrorNativeWork(const virCheckpointMirrorStep *step,
 /* checkpoint_mirror_offline.c */
 virCheckpointMirrorResult
 virCheckpointMirrorCommitOffline(const virCheckpointMirrorStep *step, GError **error);
+/** The definition of a domain that is off names the image that by the record it named
+ * last: a host that took it over may have one from before the copy. */
+gboolean
+virCheckpointMirrorRenewConfig(const virCheckpointMirrorStep *step, GError **error);
 /**
  * The domain is off, it was to be pivoted, and its definition names the target: FALSE
  * if the overlay was open to the end, as its bitmap tells that was not stored. Then the

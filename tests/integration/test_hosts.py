@@ -23,9 +23,8 @@ from lib.sweepops import OPERATIONS
 
 C = '<domaincheckpoint><name>{}</name></domaincheckpoint>'
 DISKS = {'vda': 4 * MIB, 'vdb': 2 * MIB}
-# The domain's definition on the other host follows a snapshot or a pivot only if
-# somebody tells that host, so operations of that kind are left out.
-TAKEN = [name for name in OPERATIONS if name not in ('pivot', 'start-after-loss')]
+# Copies, the points from which on the disk is on another file, and their last ones.
+MOVES = {'finish': (75, 155), 'mirror-end': (75, 190), 'pivot': (75, 210)}
 SHARE = 2
 
 
@@ -173,21 +172,36 @@ def test_what_runs_elsewhere_is_left_alone(host):
 
 class Takeover(Case):
     """A case of the sweep (kills.py) in which the whole host dies, and another one
-    starts the guest and goes on; then the first one comes back."""
+    starts the guest and goes on; then the first one comes back.
+
+    old: the manager of the two knows the definition from before the operation only, and
+    starts the guest through us; else the latest one.
+    """
 
     # Whose libvirt may have those that it lent to a backup.
     undefine = libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
 
-    def __init__(self, host, there, operation, number):
+    def __init__(self, host, there, operation, number, old=False):
         super().__init__(host, operation, number, 'host')
         self.first, self.there = host, there
+        self.old, self.definition = old, None
 
     def _at(self, host):
         self.host = self.vm.host = self.oracle.host = host
 
+    def _start_daemon(self, **options):
+        """One with faults runs the operation."""
+        if 'env' in options:
+            self.definition = self.vm.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        super()._start_daemon(**options)
+
+    def _started(self, dom):
+        return super()._started(self.oracle.dom if self.old else dom)
+
     def _disturb(self):
         """Nothing of the host lives on, not even by a moment."""
-        xml = self.vm.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        if not self.old:
+            self.definition = self.vm.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         pids = [self.host.qemu_pid(self.vm.name), self.operation.qemu(self)]
         self.host.kill_daemon()
         self.host.kill_libvirtd()
@@ -197,7 +211,7 @@ class Takeover(Case):
         for pid in filter(None, pids):
             wait_for(lambda pid=pid: session.state(pid) == 'Z', 'it is dead')
         self._release()
-        self.there.connect().defineXML(xml)
+        self.there.connect().defineXML(self.definition)
         self._at(self.there)
         self.there.start_daemon()
 
@@ -222,20 +236,35 @@ class Takeover(Case):
         super().close()
 
 
+def take_over(host, there, name, number, old=False):
+    """One case, judged."""
+    case = Takeover(host, there, OPERATIONS[name], number, old)
+    try:
+        reached = case.run()
+    except Exception as error:
+        raise Failure(f'{name}:{number} at {case.point}, old={old}: {error}') from error
+    finally:
+        case.close()
+    print(f'#   {name}:{number} at {case.point if reached else "the end"}'
+          f'{", by an old definition" if old else ""}', flush=True)
+
+
 @limit(900)
 def test_a_host_dies_and_another_goes_on(host):
     """Random cases: the operation, where it was, and what the next host made of it."""
     there = other_host(host)
     for _ in range(40 if host.all else SHARE):
-        name = host.random.choice(TAKEN)
-        case = Takeover(host, there, OPERATIONS[name],
-                        host.random.randrange(1, OPERATIONS[name].usual // 2))
-        try:
-            reached = case.run()
-        except Exception as error:
-            raise Failure(f'{name}:{case.number} at {case.point}: {error}') from error
-        finally:
-            case.close()
-        print(f'#   {name}:{case.number} at {case.point if reached else "the end"}',
-              flush=True)
+        name = host.random.choice(list(OPERATIONS))
+        take_over(host, there, name, host.random.randrange(1, OPERATIONS[name].usual))
+    assert not glob.glob(os.path.join(host.images, '*'))
+
+
+@limit(900)
+def test_the_disk_was_on_another_file(host):
+    """The same while a copy has the disk on its overlay or its target: nothing is lost,
+    whether the next host's definition is the last one or from before the copy."""
+    there = other_host(host)
+    for number in range(24 if host.all else SHARE):
+        name = host.random.choice(list(MOVES))
+        take_over(host, there, name, host.random.randrange(*MOVES[name]), number % 2 == 0)
     assert not glob.glob(os.path.join(host.images, '*'))

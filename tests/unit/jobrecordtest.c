@@ -40,6 +40,7 @@ testJob(void)
     job->checkpoint = g_strdup("c2");
     job->sourcePath = g_strdup("/img/s'<>&\n.qcow2");
     job->overlayPath = g_strdup("/img/o.qcow2");
+    job->defined = g_strdup("/img/o.qcow2");
     job->destPath = g_strdup("/img/t.raw");
     job->destFormat = g_strdup("raw");
     job->destCreated = TRUE;
@@ -89,6 +90,7 @@ testJobRoundTrip(void)
     g_assert_cmpstr(back->checkpoint, ==, job->checkpoint);
     g_assert_cmpstr(back->sourcePath, ==, job->sourcePath);
     g_assert_cmpstr(back->overlayPath, ==, job->overlayPath);
+    g_assert_cmpstr(back->defined, ==, job->defined);
     g_assert_cmpstr(back->destPath, ==, job->destPath);
     g_assert_cmpstr(back->destFormat, ==, job->destFormat);
     g_assert_cmpstr(back->destXml, ==, job->destXml);
@@ -125,6 +127,7 @@ testJobSparse(void)
     g_assert_null(back->error);
     g_assert_null(back->destXml);
     g_assert_null(back->destPath);
+    g_assert_null(back->defined);
     g_assert_null(back->covered);
     g_assert_false(back->finish || back->native || back->full || back->destCreated);
 }
