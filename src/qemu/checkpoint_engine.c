@@ -17,6 +17,7 @@
 
 #include "config.h"
 
+#include <libvirt/libvirt-qemu.h>
 #include <libvirt/virterror.h>
 #include <string.h>
 
@@ -255,6 +256,22 @@ virCheckpointEngineBlockJob(virConnectPtr conn,
                              g_free);
 }
 
+/* Comes before libvirt's event of the same job, on the same connection. */
+static void
+virCheckpointEngineQemuJob(virConnectPtr conn,
+                           virDomainPtr domain,
+                           const char *event,
+                           long long seconds,
+                           unsigned int micros,
+                           const char *details,
+                           void *opaque)
+{
+    char uuid[VIR_UUID_STRING_BUFLEN];
+
+    if (details && virDomainGetUUIDString(domain, uuid) == 0)
+        virCheckpointMirrorQemuJobEvent(opaque, uuid, details);
+}
+
 static void
 virCheckpointEngineJobCompleted(virConnectPtr conn,
                                 virDomainPtr domain,
@@ -402,10 +419,13 @@ virCheckpointEngineDropConnection(virCheckpointEngine *engine)
         virConnectDomainEventDeregisterAny(conn, engine->jobId);
     if (engine->deviceId >= 0)
         virConnectDomainEventDeregisterAny(conn, engine->deviceId);
+    if (engine->qemuJobId >= 0)
+        virConnectDomainQemuMonitorEventDeregister(conn, engine->qemuJobId);
     engine->lifecycleId = -1;
     engine->blockJobId = -1;
     engine->jobId = -1;
     engine->deviceId = -1;
+    engine->qemuJobId = -1;
     virConnectClose(conn);
 }
 
@@ -432,8 +452,10 @@ virCheckpointEngineOpenConnection(virCheckpointEngine *engine, GError **error)
     engine->deviceId = virConnectDomainEventRegisterAny(
         conn, NULL, VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
         VIR_DOMAIN_EVENT_CALLBACK(virCheckpointEngineDeviceRemoved), engine, NULL);
+    engine->qemuJobId = virConnectDomainQemuMonitorEventRegister(
+        conn, NULL, "BLOCK_JOB_COMPLETED", virCheckpointEngineQemuJob, engine, NULL, 0);
     if (engine->lifecycleId < 0 || engine->blockJobId < 0 || engine->jobId < 0 ||
-        engine->deviceId < 0 ||
+        engine->deviceId < 0 || engine->qemuJobId < 0 ||
         virConnectRegisterCloseCallback(conn, virCheckpointEngineClosed, engine, NULL) <
             0) {
         virCheckpointDomainSetError(error);
@@ -497,6 +519,7 @@ virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
     engine->blockJobId = -1;
     engine->jobId = -1;
     engine->deviceId = -1;
+    engine->qemuJobId = -1;
     g_mutex_init(&engine->mirrorLock);
     g_mutex_init(&engine->connectLock);
     g_mutex_init(&engine->lock);

@@ -51,6 +51,7 @@ struct virCheckpointEngine {
     gint blockJobId;
     gint jobId;
     gint deviceId;
+    gint qemuJobId;  /* of the monitor's events */
     gint hostLocked; /* atomic: virCheckpointStoreLockHost succeeded */
     gchar *host;     /* libvirt's uuid of this host; set before hostLocked */
 

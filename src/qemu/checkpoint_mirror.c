@@ -72,6 +72,7 @@ virCheckpointMirrorUnref(virCheckpointMirror *mirror)
     if (mirror->targetFd >= 0)
         close(mirror->targetFd);
     g_clear_error(&mirror->failure);
+    g_free(mirror->copyError);
     g_clear_error(&mirror->wishError);
     virCheckpointMirrorVerifyFree(mirror->verify);
     virCheckpointMonitorFree(mirror->daemon);
@@ -346,6 +347,41 @@ virCheckpointMirrorEventsMissed(virCheckpointEngine *engine)
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&engine->mirrorLock);
 
     g_hash_table_remove_all(engine->dialects);
+}
+
+static void
+virCheckpointMirrorCopyFailed(virCheckpointMirror *mirror, const gchar *why)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    g_free(mirror->copyError);
+    mirror->copyError = g_strdup(why);
+}
+
+/* Libvirt calls its copy jobs "copy-TARGET-NODE". */
+void
+virCheckpointMirrorQemuJobEvent(virCheckpointEngine *engine,
+                                const gchar *uuid,
+                                const gchar *details)
+{
+    g_autoptr(virCheckpointJson) data = virCheckpointJsonParse(details, -1, NULL);
+    const gchar *why = data ? virCheckpointJsonGetString(data, "error") : NULL;
+    const gchar *job = data ? virCheckpointJsonGetString(data, "device") : NULL;
+    g_autoptr(GMutexLocker) locker = NULL;
+    GHashTableIter iter;
+    gpointer value;
+
+    if (!why || !job)
+        return;
+    locker = g_mutex_locker_new(&engine->mirrorLock);
+    g_hash_table_iter_init(&iter, engine->mirrors);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        virCheckpointMirror *mirror = value;
+        g_autofree gchar *copy = g_strdup_printf("copy-%s-", mirror->target);
+
+        if (g_str_equal(mirror->uuid, uuid) && g_str_has_prefix(job, copy))
+            virCheckpointMirrorCopyFailed(mirror, why);
+    }
 }
 
 void

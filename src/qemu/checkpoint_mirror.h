@@ -69,4 +69,12 @@ virCheckpointMirrorBlockJobEvent(virCheckpointEngine *engine,
                                  gint type,
                                  gint status);
 
+/** QEMU's BLOCK_JOB_COMPLETED: @details is its data.  Libvirt says of a job that
+ * fails while it is being ended that it was cancelled, as of one that ends well.
+ * Main context: must not block. */
+void
+virCheckpointMirrorQemuJobEvent(virCheckpointEngine *engine,
+                                const gchar *uuid,
+                                const gchar *details);
+
 #endif

@@ -44,6 +44,23 @@ virCheckpointMirrorCarry(const virCheckpointMirrorStep *step, GError **error)
                                                  job->destPath, error);
 }
 
+/* What QEMU says that the copy failed of, or NULL. */
+static gchar *
+virCheckpointMirrorCopyError(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    return g_strdup(mirror->copyError);
+}
+
+static void
+virCheckpointMirrorForgetCopyError(virCheckpointMirror *mirror)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->lock);
+
+    g_clear_pointer(&mirror->copyError, g_free);
+}
+
 static gboolean
 virCheckpointMirrorCopyStart(const virCheckpointMirrorStep *step, GError **error)
 {
@@ -60,6 +77,7 @@ virCheckpointMirrorCopyStart(const virCheckpointMirrorStep *step, GError **error
         !(xml = virCheckpointMirrorCopyXml(job->destXml, job->destFormat, error)) ||
         !virCheckpointFaultPoint("mirror/before-copy", error))
         return FALSE;
+    virCheckpointMirrorForgetCopyError(mirror);
     if ((mirror->bandwidthBytes &&
          virTypedParamsAddULLong(&params, &nparams, &maxparams,
                                  VIR_DOMAIN_BLOCK_COPY_BANDWIDTH,
@@ -122,6 +140,7 @@ static gboolean
 virCheckpointMirrorCopyFinish(const virCheckpointMirrorStep *step, GError **error)
 {
     virCheckpointMirror *mirror = step->mirror;
+    g_autofree gchar *why = NULL;
     gint status;
 
     if (!virCheckpointMirrorMakeCheckpoint(step, error))
@@ -140,6 +159,13 @@ virCheckpointMirrorCopyFinish(const virCheckpointMirrorStep *step, GError **erro
                     "the last writes to '%s' may be missing: the mirror of disk '%s'"
                     " did not end in order",
                     mirror->destPath, mirror->target);
+        return FALSE;
+    }
+    /* Libvirt calls a job cancelled that failed while it drained. */
+    if ((why = virCheckpointMirrorCopyError(mirror))) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "copy of disk '%s' to '%s': %s", mirror->target, mirror->destPath,
+                    why);
         return FALSE;
     }
     /* Where there is no file to sync, the mirror's own end is the flush. */

@@ -78,6 +78,7 @@ typedef struct virCheckpointMirror {
     gint innerReady;     /* type of libvirt's job that said READY, or 0 */
     gint innerEnded;     /* type of libvirt's job that ended, or 0 ... */
     gint innerStatus;    /* ... and how */
+    gchar *copyError;    /* what QEMU says that libvirt's copy failed of, or NULL */
     guint64 bandwidthBytes;
     guint64 curBytes;
     guint64 endBytes;

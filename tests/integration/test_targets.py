@@ -1,18 +1,28 @@
 """What an incremental copy can go to, and from: proofs by content."""
 
+import json
 import os
 
 import libvirt
+import libvirt_qemu
 
 from lib import images, jobs
 from lib.domain import MIB, VM, qemu_img
 from lib.host import Failure, wait_for
 from lib.runner import limit
 from lib.scene import Scene
-from lib.targets import Loop, Nbd, block_xml, certificates, expect_device
+from lib.targets import (Loop, Nbd, block_xml, certificates, expect_device, fill,
+                         small_place)
 
 PIVOT = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
 SIZE = 16 * MIB
+
+
+def error_of(scene):
+    """What the daemon tells of the last copy of vda that failed."""
+    return json.loads(libvirt_qemu.qemuMonitorCommand(scene.dom, json.dumps({
+        'execute': 'virtcheckpoint-job-error', 'arguments': {'disk': 'vda'}}),
+        0))['return'].get('message', '')
 
 
 def pivot(scene, target='vda'):
@@ -366,6 +376,36 @@ def test_server_that_stops(host):
                 vm.verify()
         scene.copy(server.path, xml=server.xml, bitmap='c0')
         expect_server(server, vm.disks['vda'].model, 'afterwards')
+
+
+def test_device_that_fails_while_a_mirror_is_ended(host):
+    """What the device did not take is told as a failure, and no checkpoint promises it:
+    libvirt calls such a copy cancelled, as one that ends well."""
+    with small_place(host, 24 * MIB) as place:
+        loop = Loop(host, 'device', SIZE)
+        loop.file = os.path.join(place, 'device')
+        with loop:
+            scene = Scene(host, disks={'vda': SIZE})
+            vm, xml = scene.vm, block_xml(loop.path, 'raw')
+            # Of an empty disk, so that the device has no block that could be written.
+            scene.dom.checkpointCreateXML(
+                '<domaincheckpoint><name>c1</name></domaincheckpoint>')
+            vm.write(MIB, MIB, 0x11)
+            jobs.start_copy(scene.dom, 'vda', loop.path, xml=xml, bitmap='c1',
+                            checkpoint='c2')
+            jobs.wait_ready(scene.events, 'vda')
+            fill(place)
+            vm.write(6 * MIB, 6 * MIB, 0x12)
+            scene.dom.blockJobAbort('vda', 0)
+            scene.events.wait('vda', 'failed')
+            if [c.getName() for c in scene.dom.listAllCheckpoints()] != ['c1']:
+                raise Failure('the checkpoint stayed')
+            if 'rror' not in error_of(scene):
+                raise Failure(f'why is {error_of(scene)}')
+            scene.await_settled()
+            os.unlink(os.path.join(place, 'filler'))
+            scene.copy(loop.path, xml=xml, bitmap='c1', checkpoint='c2')
+            expect_device(loop, vm.disks['vda'].model, 'with room')
 
 
 def test_descriptor_that_is_refused(host):
