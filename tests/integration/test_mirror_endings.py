@@ -1,11 +1,16 @@
 """Every ending of a copy in every phase, for every kind of target: one table.
 
-A cell is (ending, phase, kind of target).  IMPOSSIBLE says of each one that is not run
+A cell is (ending, phase, kind of target).  impossible() says of each one that is not run
 why it cannot happen.  A run without --all takes some cells by its seed; all cells of a
 run share one guest, so each begins where another one ended.
+
+Of QEMU's own bitmap mirror there is a table of its own: its target makes no difference,
+but it has phases of its own.  Before it is ready that is one, 'bulk'; a pivot takes it
+through the ordinary way's, 'relay' stands for these.
 """
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +21,7 @@ import libvirt_qemu
 from lib import images, jobs, paths
 from lib.domain import MIB, VM, qemu_img
 from lib.host import Failure, wait_for
+from lib.native import emulator
 from lib.runner import Skip, limit, slow
 from lib.scene import Scene
 from lib.targets import Loop, Nbd, block_xml
@@ -28,7 +34,9 @@ ENDINGS = ('finish', 'pivot', 'abort', 'timeout', 'interrupt', 'quit', 'destroy'
 KINDS = ('qcow2', 'raw', 'block', 'nbd')
 POINTS = {'preparing': 'mirror/overlay-created', 'overlaying': 'mirror/after-snapshot',
           'live': 'mirror/before-copy', 'committing': 'mirror/before-commit'}
-OFF = ('quit', 'destroy', 'kill')
+NATIVE_PHASES = ('preparing', 'bulk', 'ready', 'relay')
+NATIVE_POINTS = {'preparing': 'mirror/before-native', 'relay': 'mirror/native-left'}
+UNANSWERED = ('preparing', 'overlaying')
 
 
 def impossible(ending, phase, kind):
@@ -41,8 +49,6 @@ def impossible(ending, phase, kind):
         return 'virsh has stopped waiting, or has asked for the end already'
     if ending == 'full' and phase not in ('bulk', 'live', 'ready'):
         return 'nothing is written to the target'
-    if ending == 'full' and kind == 'block':
-        return 'a device has its size; a smaller one is refused'
     if ending == 'gone' and phase not in ('bulk', 'live', 'ready'):
         return 'nothing is read from or written to the target'
     if ending == 'gone' and kind == 'block':
@@ -56,9 +62,29 @@ def impossible(ending, phase, kind):
     return None
 
 
+def impossible_native(ending, phase):
+    """The same of QEMU's own bitmap mirror."""
+    if ending == 'finish' and phase not in ('bulk', 'ready'):
+        return 'a copy finishes by itself when it is ready, or is stopped then'
+    if ending in ('timeout', 'interrupt') and phase != 'bulk':
+        return 'virsh waits from its call on until the job is ready'
+    if ending == 'full' and phase not in ('bulk', 'ready'):
+        return 'nothing is written to the target; the relay is the ordinary way'
+    if ending == 'gone':
+        return 'the file is open: its name may go, and it is as good as before'
+    if ending == 'source error':
+        return 'one job reads and writes; which of them failed it does not tell'
+    return None
+
+
 def cells():
     return [cell for cell in itertools.product(ENDINGS, PHASES, KINDS)
             if not impossible(*cell)]
+
+
+def native_cells():
+    return [(ending, phase, 'qcow2') for ending in ENDINGS for phase in NATIVE_PHASES
+            if not impossible_native(ending, phase)]
 
 
 class Target:
@@ -83,10 +109,13 @@ class Target:
     def __enter__(self):
         if self.kind == 'block':
             self.loop = Loop(self.host, self.name, SIZE)
+            self.loop.file = os.path.join(self.folder, self.name)
             self.loop.__enter__()
             self.path = self.loop.path
             self.xml = block_xml(self.path, 'raw')
-        if self.mounted:  # what is there already needs no room
+        if self.mounted and self.loop:
+            pass  # it has no block yet
+        elif self.mounted:  # what is there already needs no room
             qemu_img('create', '-q', '-f', self.fmt, self.path, str(SIZE))
         else:
             qemu_img('convert', '-n' if self.loop else '-q', '-f', 'raw', '-O', self.fmt,
@@ -109,7 +138,7 @@ class Target:
 
     def fill(self):
         """Leaves no room, not even for what is there already to be written anew."""
-        used = os.stat(self.path).st_blocks * 512
+        used = os.stat(self.loop.file if self.loop else self.path).st_blocks * 512
         subprocess.run(['mount', '-o', f'remount,size={max(used, 65536)}', self.mounted],
                        check=True)
 
@@ -123,9 +152,13 @@ class Target:
 class Table:
     """One guest, its base checkpoint, and a file with the disk as of that."""
 
+    points = POINTS
+    waiting = ('preparing', 'overlaying', 'live', 'committing')  # phases held at a point
+    emulator = {}
+
     def __init__(self, host):
         self.host = host
-        self.scene = Scene(host, VM(host, disks={'vda': SIZE}))
+        self.scene = Scene(host, self.make_vm('vm', {'vda': SIZE}))
         self.vm = self.scene.vm
         self.count = 0
         self.base = None
@@ -134,6 +167,9 @@ class Table:
         self.log = os.path.join(host.work, 'passed')
         self.vm.write(0, 2 * MIB, 0x11)
         self.renew()
+
+    def make_vm(self, name, disks, **options):
+        return VM(self.host, name, disks, **self.emulator, **options)
 
     def renew(self):
         """A new base: what was tracked before may have ended with a QEMU."""
@@ -148,6 +184,9 @@ class Table:
 
     def write(self, offset, length):
         self.vm.write(offset, length, self.host.random.randrange(1, 255))
+
+    def native_copies(self):
+        return self.host.daemon_log().count("copying by QEMU's own bitmap mirror")
 
     # Into a phase
 
@@ -170,8 +209,8 @@ class Table:
     def await_point(self, phase):
         def seen():
             return os.path.exists(self.log) and \
-                POINTS[phase] in open(self.log, encoding='ascii').read().split()
-        wait_for(seen, f'the daemon comes to {POINTS[phase]}')
+                self.points[phase] in open(self.log, encoding='ascii').read().split()
+        wait_for(seen, f'the daemon comes to {self.points[phase]}')
 
     def begin(self, target, phase, **params):
         """Starts a copy and returns when it is in the phase; the call, if it waits."""
@@ -181,13 +220,17 @@ class Table:
 
         def start():
             jobs.start_copy(*args, **params)
-        if phase in ('preparing', 'overlaying'):
+        if phase in UNANSWERED:
             call = jobs.Later(start)
             self.await_point(phase)
             return call
         start()
-        if phase == 'ready':
+        if phase in ('ready', 'relay'):
             jobs.wait_ready(self.scene.events, 'vda')
+        if phase == 'relay':
+            # The answer comes with the end, which is judged by the events.
+            jobs.Later(self.scene.dom.blockJobAbort, 'vda', PIVOT)
+            self.await_point(phase)
         elif phase == 'committing':
             self.await_point(phase)
         elif phase == 'live':
@@ -210,7 +253,16 @@ class Table:
         status = self.scene.events.wait('vda', 'completed', 'failed', 'canceled')
         if status not in wanted:
             raise Failure(f'the copy {status}, not one of {wanted}')
+        why = self.why()
+        if (status == 'failed') != bool(why):
+            raise Failure(f'the copy {status}, and why is {why}')
         return status
+
+    def why(self):
+        """What the daemon tells of the last copy that failed."""
+        return json.loads(libvirt_qemu.qemuMonitorCommand(self.scene.dom, json.dumps({
+            'execute': 'virtcheckpoint-job-error', 'arguments': {'disk': 'vda'}}),
+            0))['return'].get('message')
 
     def restart(self, at_rest):
         """The guest is off: the image is whole, nothing is left; it starts again."""
@@ -248,6 +300,16 @@ class Table:
         scene.settled()
 
 
+class NativeTable(Table):
+    """The guest's QEMU shows a bitmap mirror of its own."""
+
+    points = NATIVE_POINTS
+    waiting = ('preparing', 'relay')
+
+    def __init__(self, host):
+        self.emulator = emulator(host.random.choice('AB'))
+        super().__init__(host)
+
 def refuse_pivot(table, *codes):
     try:
         table.scene.dom.blockJobAbort('vda', PIVOT)
@@ -262,7 +324,8 @@ def run_finish(table, phase, target):
     if phase == 'bulk':
         table.begin(target, phase, finish=True, checkpoint='mark')
         wanted, moment = 'completed', table.vm.disks['vda'].model.copy()
-        table.write(3 * MIB, MIB)
+        if not table.emulator:  # which follows the disk to its end
+            table.write(3 * MIB, MIB)
     else:
         table.begin(target, phase, checkpoint='mark')
         table.write(3 * MIB, MIB)
@@ -277,6 +340,13 @@ def run_finish(table, phase, target):
 
 
 def run_pivot(table, phase, target):
+    if phase == 'relay':
+        table.begin(target, phase)
+        table.write(3 * MIB, MIB)
+        table.release()
+        table.ended('completed')
+        table.vm.disks['vda'].path = target.path
+        return
     call = table.begin(target, phase, finish=phase == 'committing',
                        bandwidth=MIB if phase == 'bulk' else 0)
     if phase == 'live':
@@ -300,14 +370,15 @@ def run_pivot(table, phase, target):
 
 def run_abort(table, phase, target):
     call = table.begin(target, phase, bandwidth=MIB if phase == 'bulk' else 0,
-                       checkpoint='mark' if phase != 'ready' else None,
+                       checkpoint='mark' if phase not in ('ready', 'relay') else None,
                        finish=phase == 'committing' or
-                       phase != 'live' and phase != 'ready' and table.host.random.random() < .5)
+                       phase not in ('live', 'ready', 'relay') and
+                       table.host.random.random() < .5)
     if phase == 'live':
         table.go_live()
     table.write(3 * MIB, MIB)
     abort = jobs.Later(table.scene.dom.blockJobAbort, 'vda', 0)
-    if phase in POINTS and phase != 'live':
+    if phase in table.waiting and phase != 'live':
         wait_for(abort.running, 'the abort waits')
         table.release()
     failed = abort.join()
@@ -316,6 +387,12 @@ def run_abort(table, phase, target):
         error = call.join()
         if not error:
             table.ended('canceled')
+    elif phase == 'relay':
+        # The pivot was asked for first.
+        if failed and failed.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            raise failed
+        if table.ended('completed', 'canceled') == 'completed':
+            table.vm.disks['vda'].path = target.path
     elif failed:
         raise failed
     else:
@@ -330,7 +407,8 @@ def virsh(table, target, *options):
         text.write(target.xml or jobs.target_xml(target.path, target.fmt))
     return subprocess.Popen(
         [paths.VIRSH, '-c', table.host.uri(ours=True), 'blockcopy', table.vm.name, 'vda',
-         '--xml', xml, '--reuse-external', '--bitmap', table.base, '--wait', *options],
+         '--xml', xml, '--reuse-external', '--bitmap', table.base, '--checkpoint', 'mark',
+         '--wait', *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -410,17 +488,24 @@ def run_full(table, phase, target):
         table.begin(target, phase, finish=True, checkpoint='mark')
         table.write(3 * MIB, MIB)
     else:
-        table.begin(target, phase)
+        table.begin(target, phase, checkpoint='mark')
         target.fill()
         if phase == 'live':
             table.release()
         table.write(3 * MIB, 3 * MIB)
         table.write(9 * MIB, 3 * MIB)
+    if target.loop and phase == 'ready':
+        # What a device could not write down is told when it is flushed: at the end.
+        try:
+            table.scene.dom.blockJobAbort('vda', 0)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_FAILED:
+                raise
     table.ended('failed')
 
 
 def run_gone(table, phase, target):
-    table.begin(target, phase, bandwidth=MIB if phase == 'bulk' else 0)
+    table.begin(target, phase, bandwidth=MIB if phase == 'bulk' else 0, checkpoint='mark')
     target.go()
     if phase == 'live':
         table.release()
@@ -489,18 +574,21 @@ def run_cell(table, ending, phase, kind):
     if ending == 'full':
         table.renew()  # so that the writes made here need room
     table.write(MIB, MIB if phase == 'live' else 5 * MIB)
-    table.daemon(POINTS.get(phase))
+    table.daemon(table.points.get(phase))
     with Target(table, kind, small=ending == 'full') as target:
+        before = table.native_copies()
         RUNS[ending](table, phase, target)
+        if table.emulator and phase != 'preparing' and table.native_copies() == before:
+            raise Failure('it did not go by the bitmap mirror')
         table.judge(killed=ending == 'kill')
         if table.vm.disks['vda'].path == target.path:
             table.vm.verify()
 
 
-def run_cells(host, chosen):
+def run_cells(host, chosen, make=Table):
     if os.geteuid() != 0:
         raise Skip('small file systems and loop devices need root')
-    table = Table(host)
+    table = make(host)
     for ending, phase, kind in chosen:
         print(f'#   {ending}, {phase}, {kind}', flush=True)
         try:
@@ -516,6 +604,23 @@ def test_some_endings(host):
     for ending in host.random.sample(ENDINGS, 4):
         chosen.append(host.random.choice([c for c in cells() if c[0] == ending]))
     run_cells(host, chosen)
+
+
+@limit(240)
+def test_some_endings_of_the_bitmap_mirror(host):
+    """The same of QEMU's own bitmap mirror."""
+    run_cells(host, host.random.sample(native_cells(), 3), NativeTable)
+
+
+@slow
+@limit(1200)
+def test_every_ending_of_the_bitmap_mirror(host):
+    """Every cell of that table, in either dialect."""
+    for ending, phase in itertools.product(ENDINGS, NATIVE_PHASES):
+        if impossible_native(ending, phase):
+            print(f'#   not run: {ending}, {phase}: {impossible_native(ending, phase)}',
+                  flush=True)
+    run_cells(host, native_cells(), NativeTable)
 
 
 @slow
