@@ -9,6 +9,7 @@ import libvirt_qemu
 from lib import images, jobs
 from lib.domain import MIB, VM, qemu_img
 from lib.host import Failure, wait_for
+from lib.native import emulator
 from lib.runner import limit
 from lib.scene import Scene
 from lib.targets import (Loop, Nbd, block_xml, certificates, expect_device, fill,
@@ -429,3 +430,46 @@ def test_descriptor_that_is_refused(host):
     scene.settled()
     vm.write(9 * MIB, MIB, 0x14)
     vm.verify()
+
+
+def confined(host, dialect, how):
+    """A guest whose QEMU may not have a replica; copies there, in full and since."""
+    name = f'{dialect}-{how}'
+    path = os.path.join(host.images, f'{name}-replica.qcow2')
+    scene = Scene(host, VM(host, name, {'vda': SIZE},
+                           **emulator(dialect, confined=f'{how}:{path}')))
+    vm = scene.vm
+    vm.write(MIB, 4 * MIB, 0x11)
+    scene.copy(path, checkpoint='c1')
+    images.expect_content(path, vm.disks['vda'].model, 'full')
+    log = len(host.daemon_log())
+    vm.write(2 * MIB, 512, 0x12)
+    scene.copy(path, bitmap='c1', checkpoint='c2')
+    images.expect_content(path, vm.disks['vda'].model, 'increment')
+    told = host.daemon_log()[log:]
+    wanted = ['does not take', f"copying to '{path}' in a storage daemon"]
+    if dialect != 'none':
+        wanted.append("no bitmap mirror of QEMU's")
+    for words in wanted:
+        if words not in told:
+            raise Failure(f'the log does not say: {words}')
+    scene.settled()
+    vm.write(4 * MIB, MIB, 0x13)
+    jobs.start_copy(scene.dom, 'vda', path, bitmap='c2')
+    pivot(scene)
+    vm.disks['vda'].path = path
+    scene.settled()
+    vm.write(9 * MIB, MIB, 0x14)
+    vm.verify()
+    scene.events.close()
+
+
+@limit(240)
+def test_descriptor_that_confinement_keeps(host):
+    """QEMU does not get the descriptor, or none that it may write by, and says so: the
+    copy goes by a storage daemon, by itself, and only the log tells."""
+    host.start_daemon()
+    host.start_daemon = lambda: None
+    cells = [(dialect, how) for dialect in ('none', 'A') for how in ('drop', 'read-only')]
+    for dialect, how in cells if host.all else host.random.sample(cells, 2):
+        confined(host, dialect, how)

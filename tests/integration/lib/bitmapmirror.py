@@ -42,6 +42,8 @@ class Refused(Exception):
 
 def schema(entities, dialect):
     """The reply to query-qmp-schema with the members that the dialect adds."""
+    if dialect == 'none':
+        return entities
     entities = copy.deepcopy(entities)
     types = {entity['name']: entity for entity in entities}
 
@@ -590,6 +592,7 @@ class Jobs:
         self._jobs = {}
         self._serial = 0
         self._hidden = []
+        self._confined = os.environ.get('QMP_INTERPOSER_CONFINED', '').partition(':')
 
     def new_serial(self):
         self._serial += 1
@@ -620,6 +623,8 @@ class Jobs:
 
     def _mirror(self, message):
         arguments = message['arguments']
+        if self.dialect == 'none':
+            return None
         if not {'bitmap', 'bitmap-mode'} & set(arguments) and \
                 arguments['sync'] not in ('bitmap', 'incremental'):
             return None
@@ -665,6 +670,20 @@ class Jobs:
         except Refused as refused:
             return {'error': {'class': 'GenericError', 'desc': str(refused)}}
         return None
+
+    def descriptors(self, message, fds):
+        """What QEMU gets of the descriptors that came with a command."""
+        how, _, path = self._confined
+        kept = []
+        for fd in fds:
+            if message.get('execute') != 'add-fd' or \
+                    os.readlink(f'/proc/self/fd/{fd}') != path:
+                kept.append(fd)
+                continue
+            if how == 'read-only':
+                kept.append(os.open(path, os.O_RDONLY))
+            os.close(fd)
+        return kept
 
     def holds(self):
         """A guest that is written to through the monitor would wait for itself in

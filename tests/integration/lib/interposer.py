@@ -7,8 +7,11 @@ sits between libvirt's monitor socket and QEMU, and has a second monitor to itse
 What bitmapmirror.py does not want to see goes through as bytes, descriptors included.
 
 The domain says which QEMU is shown, by environment variables of <qemu:commandline>:
-  QMP_INTERPOSER          A or B: the dialect; "dead": shows dialect A and refuses it
+  QMP_INTERPOSER          A or B: the dialect; "dead": shows dialect A and refuses it;
+                          "none": a stock QEMU
   QMP_INTERPOSER_CONTROL  a file in which a test asks for faults (bitmapmirror.Control)
+  QMP_INTERPOSER_CONFINED "drop:PATH", "read-only:PATH": no descriptor of that file gets
+                          to QEMU, or none to write by, as confinement may have it
 Without the first, and when libvirt probes what QEMU can do, nothing is in between.
 """
 
@@ -191,6 +194,7 @@ class Proxy:
         message = json.loads(line)
         reply = self.jobs.command(message) if 'execute' in message else None
         if reply is None:
+            fds = self.jobs.descriptors(message, fds)
             raw, reply = self._exchange(line, fds, message.get('id'))
             changed = self.jobs.reply(message, reply)
             self._to_client(raw if changed is None else json.dumps(changed).encode())

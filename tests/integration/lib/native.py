@@ -11,10 +11,11 @@ from .scene import Scene
 INTERPOSER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'interposer.py')
 
 
-def emulator(dialect, control=''):
+def emulator(dialect, control='', confined=''):
     """What makes any VM one with that dialect."""
     return {'emulator': INTERPOSER, 'emulator_env': {
-        'QMP_INTERPOSER': dialect, 'QMP_INTERPOSER_CONTROL': control}}
+        'QMP_INTERPOSER': dialect, 'QMP_INTERPOSER_CONTROL': control,
+        'QMP_INTERPOSER_CONFINED': confined}}
 
 
 class NativeVM(VM):
