@@ -8,8 +8,10 @@ import libvirt
 from lib import images, jobs, store
 from lib.domain import CLUSTER, MIB, qemu_img
 from lib.host import Failure, wait_for
+from lib.native import NativeScene
 from lib.runner import Skip
 from lib.scene import Scene
+from lib.targets import Loop, Nbd, block_xml, expect_device
 
 DIRTY = 12 * MIB
 
@@ -228,3 +230,47 @@ def test_goes_on_while_the_guest_is_off(host):
     jobs.wait_end(scene.events, scene.dom, 'vda')
     images.expect_content(path, vm.disks['vda'].model, 'after the second call')
     expect(info['end'], CLUSTER, DIRTY - 3 * MIB + 4 * CLUSTER)
+
+
+def starts_over(scene, path, xml, judge):
+    """The same call again copies all of it, to what cannot tell whether it was changed."""
+    scene.vm.write(MIB, DIRTY, scene.host.random.randrange(1, 250))
+    cut(scene, path, xml=xml, finish=True)
+    if resumes(scene):
+        raise Failure(f'kept: {resumes(scene)}')
+    jobs.start_copy(scene.dom, 'vda', path, xml=xml, bitmap='c1', finish=True,
+                    bandwidth=4 * MIB)
+    info = scene.dom.blockJobInfo('vda', 0)
+    scene.dom.blockJobSetSpeed('vda', 0, 0)
+    jobs.wait_end(scene.events, scene.dom, 'vda')
+    expect(info['end'], DIRTY, DIRTY + 3 * CLUSTER)
+    judge(scene.vm.disks['vda'].model)
+    scene.settled()
+
+
+def test_starts_over_on_devices_and_servers(host):
+    """A device shows no times, a server may have gone and come back: nothing is guessed."""
+    scene = Scene(host, disks={'vda': 32 * MIB})
+    scene.dom.checkpointCreateXML('<domaincheckpoint><name>c1</name></domaincheckpoint>')
+    with Loop(host, 'device', 32 * MIB) as loop:
+        starts_over(scene, loop.path, block_xml(loop.path, 'raw'),
+                    lambda model: expect_device(loop, model, 'the device'))
+    with Nbd(host, 'export', 32 * MIB) as server:
+        def judge(model):
+            server.stop()
+            images.expect_content(server.path, model, 'the export', fmt='raw')
+        starts_over(scene, server.path, server.xml, judge)
+
+
+def test_goes_on_by_qemus_own_mirror(host):
+    """What QEMU's bitmap mirror left is what the next one copies; the ordinary way, too."""
+    scene = NativeScene(host, host.random.choice('AB'), size=32 * MIB)
+    vm, path, before = scene.vm, scene.replica, scene.count()
+    for turn, ways in enumerate(({}, {'verify': True})):
+        vm.write(MIB, DIRTY, 0x21 + turn)
+        cut(scene, path, finish=True)
+        vm.write(2 * MIB, CLUSTER, 0x31)
+        vm.write(28 * MIB, CLUSTER, 0x32)
+        expect(measured(scene, path, **ways), 2 * CLUSTER, DIRTY - 3 * MIB + 4 * CLUSTER)
+    scene.expect_native(before, 3)
+    check_tracking(scene, path)
