@@ -1,8 +1,9 @@
 """The harness itself: what the other tests lean on."""
 
 import os
+import subprocess
 
-from lib import images, sanitize
+from lib import images, paths, sanitize
 from lib.domain import CLUSTER, MIB, VM
 from lib.guest import BLOCK, Guest, check_records, mix
 from lib.host import Failure
@@ -146,10 +147,23 @@ def test_records_show_the_moment(host):
 
 def test_findings_of_a_sanitizer_fail_a_test(host):
     """What a program of ours wrote about itself is found, whoever started it."""
-    assert not sanitize.findings(host.logs)
-    options = dict(part.split('=') for part in os.environ['ASAN_OPTIONS'].split(':'))
-    report = options['log_path'] + '.1'
-    with open(report, 'w') as out:
-        out.write('ERROR: AddressSanitizer: heap-use-after-free\n')
-    assert 'heap-use-after-free' in sanitize.findings(host.logs)
-    os.unlink(report)
+    for name in ('ASAN_OPTIONS', 'UBSAN_OPTIONS', 'TSAN_OPTIONS'):
+        assert not sanitize.findings(host.logs)
+        options = dict(part.split('=') for part in os.environ[name].split(':'))
+        report = options['log_path'] + '.1'
+        with open(report, 'w') as out:
+            out.write(f'found by way of {name}\n')
+        assert f'found by way of {name}' in sanitize.findings(host.logs)
+        os.unlink(report)
+
+
+def test_programs_of_tsan_have_fixed_addresses(host):
+    """Where the system allows it, what is started for that build is not randomized."""
+    allowed = subprocess.run(['setarch', '-R', 'true'], check=False).returncode == 0
+    shown = subprocess.run(['cat', '/proc/self/personality'], capture_output=True,
+                           text=True, check=True,
+                           preexec_fn=sanitize.fixed_addresses).stdout
+    assert bool(int(shown, 16) & sanitize.ADDR_NO_RANDOMIZE) == allowed, shown
+    with open('/proc/self/personality') as own:
+        fixed = bool(int(own.read(), 16) & sanitize.ADDR_NO_RANDOMIZE)
+    assert fixed == (allowed and sanitize.is_tsan(paths.DAEMON))

@@ -145,6 +145,8 @@ def _run_one(name, test, work, options):
 def worker(path, names, options):
     """Runs the named tests of one file, inside."""
     work = session.inside()
+    if sanitize.is_tsan(paths.DAEMON):
+        sanitize.fixed_addresses()
     libvirt.registerErrorHandler(lambda *_: None, None)
     _events()
     for name, test in _load(path):
