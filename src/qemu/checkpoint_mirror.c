@@ -605,12 +605,14 @@ virCheckpointMirrorApplySpeedOff(virCheckpointMirror *mirror,
                                  GError **error)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->daemonLock);
+    g_autoptr(virCheckpointMonitor) ours = NULL;
 
     *found = mirror->daemon != NULL;
     if (!mirror->daemon)
         return TRUE;
-    return virCheckpointMirrorBulkSetSpeed(mirror, mirror->daemon, bandwidthBytes,
-                                           error);
+    /* The mirror's thread may be in the middle of a step with it. */
+    ours = virCheckpointMonitorBorrow(mirror->daemon);
+    return virCheckpointMirrorBulkSetSpeed(mirror, ours, bandwidthBytes, error);
 }
 
 static gboolean

@@ -106,10 +106,13 @@ virCheckpointMirrorLookAside(virCheckpointMirror *mirror,
                              virCheckpointMirrorLookResult *result)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&mirror->daemonLock);
+    g_autoptr(virCheckpointMonitor) ours = NULL;
 
     if (!mirror->daemon)
         return FALSE;
-    *result = virCheckpointMirrorLookBulk(mirror->daemon, mirror, NULL);
+    /* Whoever settles the domain may be in the middle of a step with it. */
+    ours = virCheckpointMonitorBorrow(mirror->daemon);
+    *result = virCheckpointMirrorLookBulk(ours, mirror, NULL);
     return TRUE;
 }
 

@@ -57,7 +57,8 @@ typedef struct virCheckpointMirror {
 
     virCheckpointMirrorVerify *verify; /* or NULL; under lock */
 
-    /* Changed inside the slot by who holds daemonLock, too; the innermost lock. */
+    /* Changed inside the slot by who holds daemonLock, too; the innermost lock.  Who is
+     * not in the slot borrows the monitor in it: a step may be using it. */
     GMutex daemonLock;
     virCheckpointMonitor *daemon; /* the job's storage daemon, or NULL */
 

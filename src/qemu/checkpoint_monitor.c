@@ -59,6 +59,16 @@ virCheckpointMonitorNew(const virCheckpointMonitorOps *ops,
     return monitor;
 }
 
+virCheckpointMonitor *
+virCheckpointMonitorBorrow(const virCheckpointMonitor *monitor)
+{
+    virCheckpointMonitor *borrowed =
+        virCheckpointMonitorNew(&monitor->ops, monitor->peer, monitor->name);
+
+    borrowed->ops.free = NULL;
+    return borrowed;
+}
+
 void
 virCheckpointMonitorFree(virCheckpointMonitor *monitor)
 {

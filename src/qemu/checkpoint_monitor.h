@@ -27,6 +27,7 @@ typedef struct virCheckpointMonitorOps {
     void (*free)(gpointer peer);
 } virCheckpointMonitorOps;
 
+/* A monitor is one thread's at a time: it remembers how its last command ended. */
 virCheckpointMonitor *
 virCheckpointMonitorNew(const virCheckpointMonitorOps *ops,
                         gpointer peer,
@@ -34,6 +35,19 @@ virCheckpointMonitorNew(const virCheckpointMonitorOps *ops,
 void
 virCheckpointMonitorFree(virCheckpointMonitor *monitor);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointMonitor, virCheckpointMonitorFree)
+
+/**
+ * virCheckpointMonitorBorrow:
+ * @monitor: outlives what is returned; another thread may be using it
+ *
+ * The same peer for a thread that asks while another one works: how the commands of
+ * either end is not mixed up with the other's.  The peer has to stand that; storage
+ * daemons do.
+ *
+ * Returns: (transfer full): a monitor whose end leaves the peer alone.
+ */
+virCheckpointMonitor *
+virCheckpointMonitorBorrow(const virCheckpointMonitor *monitor);
 
 /** A running guest, through virDomainQemuMonitorCommand(WithFiles). Takes a reference
  * of @domain. */

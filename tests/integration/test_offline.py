@@ -422,6 +422,7 @@ def test_incremental_copies_while_off(host):
     none_left()
 
 
+@sample
 def test_copy_while_off_can_be_watched_and_aborted(host):
     """Progress, speed, a start that is refused, pivot refused, abort."""
     oracle = oracle_of(host, disks={'vda': 64 * MIB})

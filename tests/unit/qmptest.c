@@ -187,6 +187,46 @@ testRefusalIsAnAnswer(void)
     g_assert_true(virCheckpointMonitorAnswered(monitor));
 }
 
+static gchar *
+testPeerGone(gpointer data, const gchar *command, GError **error)
+{
+    gboolean *gone = data;
+
+    if (!*gone)
+        return g_strdup("{\"return\":{}}");
+    g_set_error_literal(error, VIR_CHECKPOINT_ERROR, VIR_ERR_INTERNAL_ERROR, "gone");
+    return NULL;
+}
+
+static void
+testPeerEnd(gpointer data)
+{
+    gboolean *gone = data;
+
+    *gone = TRUE;
+}
+
+static void
+testBorrowedHasItsOwnEnd(void)
+{
+    static const virCheckpointMonitorOps ops = {.run = testPeerGone,
+                                                .free = testPeerEnd};
+    gboolean gone = TRUE;
+    g_autoptr(virCheckpointMonitor) monitor = virCheckpointMonitorNew(&ops, &gone, "m");
+    g_autoptr(virCheckpointMonitor) borrowed = virCheckpointMonitorBorrow(monitor);
+
+    g_assert_false(virCheckpointMonitorDo(monitor, "query-jobs", NULL, NULL));
+    g_assert_false(virCheckpointMonitorAnswered(monitor));
+    gone = FALSE;
+    g_assert_true(virCheckpointMonitorDo(borrowed, "query-jobs", NULL, NULL));
+    g_assert_true(virCheckpointMonitorAnswered(borrowed));
+    g_assert_false(virCheckpointMonitorAnswered(monitor));
+    g_clear_pointer(&borrowed, virCheckpointMonitorFree);
+    g_assert_false(gone);
+    g_clear_pointer(&monitor, virCheckpointMonitorFree);
+    g_assert_true(gone);
+}
+
 static virCheckpointGraph *
 testGraph(const gchar *file)
 {
@@ -335,6 +375,7 @@ main(int argc, char **argv)
     g_test_add_func("/qmp/nothing-is-not-sent", testNothingIsNotSent);
     g_test_add_func("/qmp/rules-refuse", testRulesRefuse);
     g_test_add_func("/qmp/refusal-is-an-answer", testRefusalIsAnAnswer);
+    g_test_add_func("/qmp/borrowed-has-its-own-end", testBorrowedHasItsOwnEnd);
     g_test_add_func("/nodes/plain", testGraphPlain);
     g_test_add_func("/nodes/chain", testGraphChain);
     g_test_add_func("/nodes/disks", testGraphOfDisks);
