@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The work of ./check: build, unit and style tests, the same under ASan, integration.
+"""The work of ./check: build, unit and style tests, the same under sanitizers, integration.
 
 Every single case counts, as each program reports it.  A step that cannot run at all
 counts as one failure, and the rest still runs where that makes sense.
@@ -14,8 +14,15 @@ import time
 import xml.etree.ElementTree as ElementTree
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+INTEGRATION = os.path.join(TOP, 'tests', 'integration')
+sys.path.insert(0, INTEGRATION)
+sys.dont_write_bytecode = True
+
+from lib import sanitize  # noqa: E402
+
 BUILD = os.path.join(TOP, 'build')
 ASAN = os.path.join(BUILD, 'asan')
+TSAN = os.path.join(BUILD, 'tsan')
 # What is drawn without --seed.  The same from run to run, so that a red run is the doing
 # of what changed; other draws are looked at with --seed, and a new number is a commit.
 SEED = 20261120
@@ -39,9 +46,10 @@ def step(what):
     print(f'== {what}', flush=True)
 
 
-def run(*command, env=None):
+def run(*command, env=None, before=None):
     return subprocess.run(command, cwd=TOP, check=False, stdin=subprocess.DEVNULL,
-                          env=dict(os.environ, **(env or {}))).returncode
+                          env=dict(os.environ, **(env or {})),
+                          preexec_fn=before).returncode
 
 
 def build(folder, *options):
@@ -66,12 +74,12 @@ def cases(folder):
     return passed, failed, skipped
 
 
-def meson_test(folder, counts, *options, env=None):
+def meson_test(folder, counts, *options, env=None, before=None):
     path = os.path.join(folder, 'meson-logs', 'testlog.junit.xml')
     if os.path.exists(path):
         os.unlink(path)
     status = run('meson', 'test', '-C', folder, '--no-rebuild', '--print-errorlogs',
-                 *options, env=env)
+                 *options, env=env, before=before)
     passed, failed, skipped = cases(folder) if os.path.exists(path) else (0, 0, 0)
     if status != 0 and failed == 0:
         failed = 1
@@ -95,9 +103,24 @@ def asan(counts):
         'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1'})
 
 
+def tsan(counts, options):
+    """Without --all what has threads of ours in it: the rest has nothing to show."""
+    what = 'unit tests' if options.all else 'unit tests with threads'
+    step(f'{what} under TSan')
+    if not build(TSAN, '--buildtype=debug', '-Db_sanitize=thread', '-Db_lundef=false'):
+        counts.add(0, 1, 0)
+        return
+    meson_test(TSAN, counts, *(('--no-suite', 'style') if options.all else
+                               ('--suite', 'threads')), '--timeout-multiplier', '4',
+               before=sanitize.fixed_addresses)
+    step('integration tests under TSan, ' + ('a sample' if options.all else 'one file'))
+    integration(counts, options, '--build', TSAN,
+                *(('--sample',) if options.all else
+                  (os.path.join(INTEGRATION, 'test_dispatch.py'),)))
+
+
 def integration(counts, options, *more):
-    command = ['/usr/bin/python3', os.path.join(TOP, 'tests', 'integration', 'run.py'),
-               *more]
+    command = ['/usr/bin/python3', os.path.join(INTEGRATION, 'run.py'), *more]
     if options.all:
         command.append('--all')
     if options.seed is not None:
@@ -137,6 +160,7 @@ def main():
         step('integration tests under ASan and UBSan' + ('' if options.all else ', a sample'))
         integration(counts, options, '--build', ASAN,
                     *(() if options.all else ('--sample',)))
+        tsan(counts, options)
     else:
         counts.add(0, 1, 0)
     print(f'== {time.monotonic() - started:.0f} s')
