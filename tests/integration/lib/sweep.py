@@ -16,6 +16,10 @@ OPERATIONS = {**OTHERS, **COPIES}
 ROW_HOURS = 3
 
 
+class Beyond(Exception):
+    """An operation has fewer points."""
+
+
 class Refused(Case):
     """Nobody dies: what lies behind the point fails.  The daemon goes on."""
 
@@ -28,9 +32,11 @@ class Refused(Case):
         super()._start_daemon(env=env, **options)
 
     def _reached(self, thread):
-        reached = super()._reached(thread)
+        """The point may lie behind the operation: then it is the judge that meets it."""
+        if not super()._reached(thread):
+            raise Beyond
         thread.join(60)
-        return reached
+        return True
 
 
 class Undisturbed(Case):
@@ -76,6 +82,8 @@ class Table:
         """FALSE if the operation has fewer points; None if it failed."""
         try:
             return case.run()
+        except Beyond:
+            return False
         except Exception:
             wrong = traceback.format_exc().strip()
         folder = os.path.join(paths.cache('failed'), f'sweep-{what}')
