@@ -148,6 +148,22 @@ virCheckpointMirrorLeave(const virCheckpointMirrorStep *step, GError **error)
                                         "qcow2", error);
 }
 
+/* A guest that was ended just before never left O, though QEMU closed O in order. */
+static void
+virCheckpointMirrorLeaveRefused(const virCheckpointMirrorStep *step, const GError *why)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+    g_autoptr(GError) error = NULL;
+
+    if (virCheckpointErrorCode(why) != VIR_ERR_OPERATION_INVALID ||
+        virDomainIsActive(step->view->domain) != 0)
+        return;
+    if (!virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
+                                      "qcow2", &error))
+        g_warning("domain %s, disk '%s': %s", mirror->uuid, mirror->target,
+                  error->message);
+}
+
 /* Libvirt has a job on the disk. */
 static virCheckpointMirrorResult
 virCheckpointMirrorCommitInner(const virCheckpointMirrorStep *step,
@@ -170,7 +186,12 @@ virCheckpointMirrorCommitInner(const virCheckpointMirrorStep *step,
     if (!virCheckpointFaultPoint("mirror/before-commit-pivot", error))
         return VIR_CHECKPOINT_MIRROR_RETRY;
     if (virDomainBlockJobAbort(step->view->domain, mirror->target, flags) < 0) {
-        virCheckpointDomainSetError(error);
+        g_autoptr(GError) why = NULL;
+
+        virCheckpointDomainSetError(&why);
+        if (flags)
+            virCheckpointMirrorLeaveRefused(step, why);
+        g_propagate_error(error, g_steal_pointer(&why));
         return VIR_CHECKPOINT_MIRROR_RETRY;
     }
     return virCheckpointFaultPoint("mirror/after-commit-pivot", error)

@@ -165,6 +165,7 @@ def test_what_is_flushed_just_before_a_pivot_is_not_lost(host):
     """The definition names the next file already, QEMU is on the overlay: whatever ends
     QEMU there, the guest has what it flushed."""
     run_cells(host, ('finish', 'mirror/before-commit-pivot', 'qemu'),
+              ('finish', 'mirror/before-commit-pivot', 'destroy'),
               ('finish', 'mirror/before-commit-pivot', 'power'),
               ('pivot', 'mirror/before-pivot', 'power'))
 
