@@ -59,6 +59,7 @@ struct virCheckpointStoreDomain {
     virCheckpointStoreFolder *folder; /* borrowed from the store */
     int lockFd;
     gboolean durable; /* the folder's own name was synced */
+    gchar *unread;    /* of the last list: why a record is not in it, or NULL */
 };
 
 static gboolean
@@ -399,6 +400,7 @@ virCheckpointStoreDomainClose(virCheckpointStoreDomain *domain)
     if (g_atomic_int_compare_and_exchange(&domain->store->reserveGone, TRUE, FALSE) &&
         !virCheckpointReserveMake(domain->store->root))
         g_atomic_int_set(&domain->store->reserveGone, TRUE);
+    g_free(domain->unread);
     g_free(domain->uuid);
     g_free(domain->path);
     g_free(domain);
@@ -512,28 +514,37 @@ virCheckpointStoreUnlink(virCheckpointStoreDomain *domain,
            virCheckpointFaultPoint("remove/after-unlink", error);
 }
 
-GPtrArray *
-virCheckpointStoreList(virCheckpointStoreDomain *domain, GError **error)
-{
-    virCheckpointStoreLook look = {0};
-
-    if (!virCheckpointStoreFolderLook(domain->folder, VIR_CHECKPOINT_STORE_LOOK_RECORDS,
-                                      &look, error))
-        return NULL;
-    return look.records;
-}
-
-GPtrArray *
-virCheckpointStoreShare(virCheckpointStoreDomain *domain, GError **error)
+static GPtrArray *
+virCheckpointStoreListAs(virCheckpointStoreDomain *domain, guint flags, GError **error)
 {
     virCheckpointStoreLook look = {0};
 
     if (!virCheckpointStoreFolderLook(domain->folder,
                                       VIR_CHECKPOINT_STORE_LOOK_RECORDS |
-                                          VIR_CHECKPOINT_STORE_LOOK_SHARED,
+                                          VIR_CHECKPOINT_STORE_LOOK_UNREAD | flags,
                                       &look, error))
         return NULL;
+    g_free(domain->unread);
+    domain->unread = look.unread;
     return look.records;
+}
+
+GPtrArray *
+virCheckpointStoreList(virCheckpointStoreDomain *domain, GError **error)
+{
+    return virCheckpointStoreListAs(domain, 0, error);
+}
+
+GPtrArray *
+virCheckpointStoreShare(virCheckpointStoreDomain *domain, GError **error)
+{
+    return virCheckpointStoreListAs(domain, VIR_CHECKPOINT_STORE_LOOK_SHARED, error);
+}
+
+const gchar *
+virCheckpointStoreUnread(virCheckpointStoreDomain *domain)
+{
+    return domain->unread;
 }
 
 gboolean

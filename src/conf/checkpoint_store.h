@@ -190,6 +190,11 @@ virCheckpointStoreCollect(virCheckpointStoreDomain *domain, GError **error);
  * is to go. */
 gboolean
 virCheckpointStoreDrop(virCheckpointStoreDomain *domain, GError **error);
+/** Why a record or job that is there was not known to the last list (of records)
+ * through
+ * @domain, or NULL: an error that may pass.  Good until the next one. */
+const gchar *
+virCheckpointStoreUnread(virCheckpointStoreDomain *domain);
 /** Names of files in the folder that could not be read, or an empty array. */
 GPtrArray *
 virCheckpointStoreBadFiles(virCheckpointStoreDomain *domain);

@@ -52,7 +52,8 @@ typedef struct virCheckpointStoreFile {
     gboolean trusted;            /* @stamp tells all later changes */
     virCheckpointRecord *record; /* one of the three is set */
     virCheckpointJobRecord *job;
-    gchar *bad; /* why it could not be read */
+    gchar *bad;      /* why it could not be read */
+    gboolean unread; /* bad, and what is in it is not known: that may pass */
     guint generation;
 } virCheckpointStoreFile;
 
@@ -230,8 +231,11 @@ virCheckpointStoreFileParse(virCheckpointStoreFile *file,
     g_autoptr(virCheckpointRecord) record = NULL;
     g_autoptr(virCheckpointJobRecord) job = NULL;
 
-    if (!text)
+    if (!text) {
+        file->unread =
+            !g_error_matches(*error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED);
         return FALSE;
+    }
     if (isJob) {
         job = virCheckpointJobRecordParse(text, error);
         if (!job || !virCheckpointStoreCheckId(name, job->id,
@@ -407,6 +411,8 @@ virCheckpointStoreFolderCollect(virCheckpointStoreFolder *folder,
             g_ptr_array_add(look->jobs, virCheckpointJobRecordCopy(file->job));
         if (file->bad && look->bad)
             g_ptr_array_add(look->bad, g_strdup(key));
+        if (file->unread && (flags & VIR_CHECKPOINT_STORE_LOOK_UNREAD) && !look->unread)
+            look->unread = g_strdup(file->bad);
     }
 }
 

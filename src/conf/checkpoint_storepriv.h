@@ -35,6 +35,7 @@ typedef struct virCheckpointStoreLook {
     GPtrArray *records; /* virCheckpointRecord*, or NULL if not asked for */
     GPtrArray *jobs;    /* virCheckpointJobRecord*, or NULL if not asked for */
     GPtrArray *bad;     /* gchar*: files that could not be read, or NULL */
+    gchar *unread;      /* why one of them is not known, or NULL */
 } virCheckpointStoreLook;
 
 typedef enum {
@@ -43,6 +44,7 @@ typedef enum {
     VIR_CHECKPOINT_STORE_LOOK_BAD = 1 << 2,
     VIR_CHECKPOINT_STORE_LOOK_SHARED = 1 << 3, /* with records: not copies, not to be
                                                   changed */
+    VIR_CHECKPOINT_STORE_LOOK_UNREAD = 1 << 4,
 } virCheckpointStoreLookFlags;
 
 /**

@@ -440,6 +440,43 @@ virCheckpointChangeUnused(virCheckpointSegments *segments,
     return names;
 }
 
+/* TRUE if nothing of a disk can be newer than @record or between it and the previous
+ * one but what is known. */
+static gboolean
+virCheckpointChangeIsEnd(virCheckpointSegments *segments,
+                         const virCheckpointRecord *record,
+                         const gchar *target)
+{
+    const virCheckpointRecord *up = record;
+
+    if (virCheckpointSegmentsNewest(segments, target) != record)
+        return FALSE;
+    do {
+        if (!up->def->parent)
+            return TRUE;
+        up = virCheckpointTreeParent(segments->records, up);
+    } while (up && !virCheckpointRecordSegment(up, target));
+    return up != NULL;
+}
+
+/* A record that cannot be read may be the one that is to take the bits over, or a
+ * child: it would come back to a chain that is cut. */
+static gboolean
+virCheckpointChangeMayDelete(virCheckpointSegments *segments,
+                             const virCheckpointRecord *record,
+                             GError **error)
+{
+    gboolean known = !segments->unread || !virCheckpointSegmentsHasUnnamed(segments);
+    guint i;
+
+    for (i = 0; known && segments->unread && i < record->segments->len; i++) {
+        const virCheckpointSegment *segment = g_ptr_array_index(record->segments, i);
+
+        known = virCheckpointChangeIsEnd(segments, record, segment->target);
+    }
+    return known || virCheckpointSegmentsKnowAll(segments, error);
+}
+
 gboolean
 virCheckpointSegmentsFinishDelete(virCheckpointSegments *segments,
                                   const gchar *id,
@@ -449,7 +486,8 @@ virCheckpointSegmentsFinishDelete(virCheckpointSegments *segments,
     g_autofree gchar *name = g_strdup(record->def->name);
     g_autoptr(GPtrArray) unused = NULL;
 
-    if (!virCheckpointChangeHandOver(segments, record, error) ||
+    if (!virCheckpointChangeMayDelete(segments, record, error) ||
+        !virCheckpointChangeHandOver(segments, record, error) ||
         !virCheckpointChangeReparent(segments, record, error))
         return FALSE;
     unused = virCheckpointChangeUnused(segments, record);
@@ -474,6 +512,8 @@ virCheckpointSegmentsDelete(virCheckpointSegments *segments,
 
     if (!record)
         return TRUE;
+    if (!virCheckpointChangeMayDelete(segments, record, error))
+        return FALSE;
     g_debug("domain=%s checkpoint=%s state=ready->deleting", segments->view->uuid,
             record->def->name);
     record = virCheckpointSegmentsEdit(segments, record);

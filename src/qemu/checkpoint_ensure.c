@@ -11,7 +11,9 @@
  *
  * Lost is for ever, so it is said only of what holds still: libvirt merges the bitmaps
  * of a commit, copy or pull in transactions of its own around the pivot, and in between
- * the top lacks them.  While libvirt knows a job on the disk nothing is decided.
+ * the top lacks them.  While libvirt knows a job on the disk nothing is decided.  Nor
+ * is it while a record cannot be read: that may be the newest one, whose bitmap is
+ * there.
  */
 
 #include "config.h"
@@ -181,6 +183,8 @@ virCheckpointEnsureRestart(virCheckpointSegments *segments,
     g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
     guint i;
 
+    if (!virCheckpointSegmentsKnowAll(segments, error))
+        return FALSE;
     record = virCheckpointSegmentsEdit(segments, record);
     segment = virCheckpointRecordSegment(record, segment->target);
     if (!virCheckpointSegmentsIsKept(segments, segment)) {
@@ -361,6 +365,8 @@ virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error)
 
     if (!segments->graph)
         return TRUE;
+    if (segments->unread && virCheckpointSegmentsHasUnnamed(segments))
+        return virCheckpointSegmentsKnowAll(segments, error);
     if (!virCheckpointSegmentsConfirm(segments, virCheckpointEnsureSeemsLost, error))
         return FALSE;
     for (i = 0; i < segments->records->len; i++) {
@@ -391,7 +397,8 @@ virCheckpointSegmentsGiveUp(virCheckpointSegments *segments, GError **error)
     guint j;
 
     virCheckpointSegmentsPark(segments, NULL, NULL);
-    if (!virCheckpointSegmentsRefresh(segments, error))
+    if (!virCheckpointSegmentsRefresh(segments, error) ||
+        !virCheckpointSegmentsKnowAll(segments, error))
         return FALSE;
     for (i = 0; i < segments->records->len; i++) {
         virCheckpointRecord *record = g_ptr_array_index(segments->records, i);

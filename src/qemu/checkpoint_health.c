@@ -238,8 +238,10 @@ virCheckpointHealthStore(virCheckpointEngine *engine,
     for (i = 0; i < bad->len; i++)
         virCheckpointHealthProblem(
             report, VIR_CHECKPOINT_HEALTH_WRONG, VIR_CHECKPOINT_MEND_REPAIR, NULL, NULL,
-            "bad-record", "file '%s' in '%s' cannot be read: its checkpoint is gone",
-            (const gchar *)g_ptr_array_index(bad, i), folder);
+            "bad-record", "file '%s' in '%s' cannot be read: its checkpoint is %s",
+            (const gchar *)g_ptr_array_index(bad, i), folder,
+            segments->unread ? "not known until it can, and is given up by repair"
+                             : "gone");
     if (behind)
         virCheckpointHealthProblem(
             report, VIR_CHECKPOINT_HEALTH_WRONG, VIR_CHECKPOINT_MEND_REPAIR, NULL,

@@ -109,7 +109,8 @@ virCheckpointHealthJudgeBitmap(virCheckpointHealthView *view,
     if (role == VIR_CHECKPOINT_ROLE_STRAY && node == view->top &&
         virCheckpointSegmentsIsForeign(view->segments, info->name)) {
         virCheckpointHealthForeign(view, node, info);
-    } else if (role == VIR_CHECKPOINT_ROLE_STRAY && node == view->top) {
+    } else if (role == VIR_CHECKPOINT_ROLE_STRAY && node == view->top &&
+               !view->segments->unread) {
         virCheckpointHealthWorsen(&view->health, VIR_CHECKPOINT_HEALTH_WRONG);
         virCheckpointHealthProblem(view->report, VIR_CHECKPOINT_HEALTH_WRONG,
                                    VIR_CHECKPOINT_MEND_REPAIR, view->target, NULL,
@@ -284,6 +285,9 @@ virCheckpointHealthTracking(virCheckpointHealthView *view,
             "a block job moves the disk to another file just now: look again later");
         return VIR_CHECKPOINT_HEALTH_UNKNOWN;
     }
+    /* A record that cannot be read may be the one of which the bitmap records. */
+    if (view->segments->unread)
+        return VIR_CHECKPOINT_HEALTH_UNKNOWN;
     if (!virCheckpointSegmentsCanTrack(view->segments, view->top)) {
         virCheckpointHealthProblem(
             view->report, VIR_CHECKPOINT_HEALTH_WRONG, VIR_CHECKPOINT_MEND_NONE,

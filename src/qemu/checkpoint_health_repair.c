@@ -77,6 +77,22 @@ virCheckpointRepairBadFiles(virCheckpointEngine *engine,
     return virCheckpointSegmentsRefresh(segments, error);
 }
 
+/* As long as a record cannot be read nothing is settled: it is given up before that. */
+static gboolean
+virCheckpointRepairUnread(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          GError **error)
+{
+    g_autoptr(virCheckpointOperation) operation = virCheckpointOperationBegin(
+        engine, uuid, VIR_CHECKPOINT_OPERATION_NO_SETTLE, error);
+    g_autoptr(virCheckpointSegments) segments = NULL;
+
+    if (!operation || !(segments = virCheckpointSegmentsNew(operation->store,
+                                                            operation->view, error)))
+        return FALSE;
+    return !segments->unread || virCheckpointRepairBadFiles(engine, segments, error);
+}
+
 /* Says that the changes after @record are lost, of each disk as of then. */
 static gboolean
 virCheckpointRepairLose(virCheckpointSegments *segments,
@@ -283,7 +299,8 @@ virCheckpointEngineRepair(virCheckpointEngine *engine,
     if (!before)
         return NULL;
     virCheckpointEngineUnsettle(engine, uuid);
-    if (!(operation = virCheckpointOperationBegin(engine, uuid, 0, error)) ||
+    if (!virCheckpointRepairUnread(engine, uuid, error) ||
+        !(operation = virCheckpointOperationBegin(engine, uuid, 0, error)) ||
         !(segments =
               virCheckpointSegmentsNew(operation->store, operation->view, error)))
         return NULL;

@@ -182,6 +182,11 @@ virCheckpointRecoveryRecords(virCheckpointSegments *segments, GError **error)
 {
     virCheckpointRecord *record;
 
+    /* Which bitmap an undecided one took the place of may be in one that is not known.
+     */
+    if (segments->unread && virCheckpointSegmentsHasUnnamed(segments) &&
+        virCheckpointRecoveryFind(segments, VIR_CHECKPOINT_RECORD_CREATING))
+        return virCheckpointSegmentsKnowAll(segments, error);
     /* Without the images nobody can tell: the bitmaps may be in them. */
     while (segments->graph && (record = virCheckpointRecoveryFind(
                                    segments, VIR_CHECKPOINT_RECORD_CREATING))) {

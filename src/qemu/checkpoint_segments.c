@@ -90,6 +90,8 @@ virCheckpointSegmentsRead(virCheckpointSegments *segments,
     }
     g_clear_pointer(&segments->records, g_ptr_array_unref);
     segments->records = records;
+    g_free(segments->unread);
+    segments->unread = g_strdup(virCheckpointStoreUnread(segments->store));
     g_ptr_array_set_size(segments->replaced, 0);
     g_hash_table_remove_all(segments->newest);
     virCheckpointGraphFree(segments->graph);
@@ -182,10 +184,23 @@ virCheckpointSegmentsFree(virCheckpointSegments *segments)
     virCheckpointSegmentsParkAheadDrop(segments);
     if (segments->records)
         g_ptr_array_unref(segments->records);
+    g_free(segments->unread);
     g_ptr_array_unref(segments->replaced);
     g_hash_table_unref(segments->newest);
     virCheckpointGraphFree(segments->graph);
     g_free(segments);
+}
+
+gboolean
+virCheckpointSegmentsKnowAll(const virCheckpointSegments *segments, GError **error)
+{
+    if (!segments->unread)
+        return TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                "a record of domain '%s' cannot be read: %s: try again when it can, or "
+                "give its checkpoint up with 'virsh checkpoint-check %s --repair'",
+                segments->view->name, segments->unread, segments->view->name);
+    return FALSE;
 }
 
 virCheckpointRecord *
@@ -391,6 +406,30 @@ virCheckpointSegmentsIsReleased(virCheckpointSegments *segments, const gchar *na
     return g_str_has_prefix(name, VIR_CHECKPOINT_BITMAP_PREFIX) &&
            !virCheckpointSegmentsNames(segments, name) &&
            virCheckpointStoreJournalHas(segments->store, mark);
+}
+
+gboolean
+virCheckpointSegmentsHasUnnamed(virCheckpointSegments *segments)
+{
+    guint i;
+    guint j;
+
+    for (i = 0; segments->graph && i < segments->view->disks->len; i++) {
+        const virCheckpointDisk *disk = g_ptr_array_index(segments->view->disks, i);
+        const virCheckpointNode *top =
+            virCheckpointSegmentsFindTop(segments, disk->target);
+
+        for (j = 0; top && j < top->bitmaps->len; j++) {
+            const virCheckpointBitmapInfo *info = g_ptr_array_index(top->bitmaps, j);
+
+            if (g_str_has_prefix(info->name, VIR_CHECKPOINT_BITMAP_PREFIX) &&
+                virCheckpointStoreJournalHas(segments->store, info->name) &&
+                !virCheckpointSegmentsNames(segments, info->name) &&
+                !virCheckpointSegmentsIsReleased(segments, info->name))
+                return TRUE;
+        }
+    }
+    return FALSE;
 }
 
 gboolean

@@ -25,10 +25,12 @@ typedef struct virCheckpointSegments {
     virCheckpointStoreDomain *store; /* borrowed */
     virCheckpointDomainView *view;   /* borrowed */
     virCheckpointGraph *graph;       /* owned; Refresh replaces it */
-    gboolean brief;      /* disks without layers are looked at alone, in one question:
-                            nodes that are no disk's are not seen then */
-    GPtrArray *records;  /* owned; Refresh replaces it; not to be changed but
-                            through virCheckpointSegmentsEdit() */
+    gboolean brief;     /* disks without layers are looked at alone, in one question:
+                           nodes that are no disk's are not seen then */
+    GPtrArray *records; /* owned; Refresh replaces it; not to be changed but
+                           through virCheckpointSegmentsEdit() */
+    gchar *unread;      /* owned; why a record that is there is not among them, or NULL;
+                           Refresh replaces it */
     GPtrArray *replaced; /* owned; records that were, until Refresh */
     GHashTable *newest;  /* owned; target -> its newest record, as far as asked */
     struct virCheckpointParkAhead *ahead; /* owned; sidecars that a creation opened, for
@@ -80,6 +82,13 @@ virCheckpointSegmentsPark(virCheckpointSegments *segments,
 void
 virCheckpointSegmentsParkLast(virCheckpointSegments *segments);
 
+/**
+ * FALSE, with the cause and the way out, while a record that is there could not be
+ * read. It may be the newest one, or one that takes part in a deletion: what would be
+ * lost for good by not knowing it waits.
+ */
+gboolean
+virCheckpointSegmentsKnowAll(const virCheckpointSegments *segments, GError **error);
 /** FALSE if by the last look the invariant does not hold for some disk.  Decides
  * nothing: for that one looks again. */
 gboolean

@@ -101,6 +101,11 @@ gboolean
 virCheckpointSegmentsCanTrack(const virCheckpointSegments *segments,
                               const virCheckpointNode *top);
 
+/** TRUE if a disk's top has a bitmap of this store's that is needed by no record that
+ * is known. */
+gboolean
+virCheckpointSegmentsHasUnnamed(virCheckpointSegments *segments);
+
 /** TRUE if bitmap @name has our prefix, and this store did not make it. */
 gboolean
 virCheckpointSegmentsIsForeign(virCheckpointSegments *segments, const gchar *name);

@@ -169,7 +169,7 @@ virCheckpointFileRead(const gchar *path, gsize maxBytes, GError **error)
         reason = "is not a regular file";
     }
     if (reason) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED,
                     "file '%s' %s", path, reason);
         return NULL;
     }

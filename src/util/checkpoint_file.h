@@ -27,7 +27,8 @@ virCheckpointFdSteal(int *fd);
 gboolean
 virCheckpointFileWrite(const gchar *path, const gchar *text, GError **error);
 
-/** Reads at most @maxBytes; a larger file is an error naming it. */
+/** Reads at most @maxBytes.  Errors name the file: CONFIG_UNSUPPORTED, it is no text of
+ * that size; else it could not be read, which may pass. */
 gchar *
 virCheckpointFileRead(const gchar *path, gsize maxBytes, GError **error);
 

@@ -14,6 +14,7 @@ from lib.domain import MIB, VM
 from lib.host import Failure, wait_for
 from lib.oracle import Oracle
 from lib.runner import limit
+from test_health import check, command
 
 DISKS = {'vda': 8 * MIB}
 # Number, which calls (baddisk.c); with r the store cannot be read by the next daemon.
@@ -141,6 +142,77 @@ def test_one_file_cannot_be_read(host):
         oracle.vm.destroy()
         oracle.vm.dom.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
         os.unlink(oracle.vm.disks['vda'].path)
+
+
+def unreadable_newest(host, disk, number):
+    """c3's record cannot be read by the next daemon; (oracle, its file)."""
+    oracle = oracle_of(host)
+    bad = [r for r in store.records(host, oracle.vm) if r.name == 'c3'][0].path
+    oracle.events.close()
+    host.stop_daemon()
+    disk.breaks(number, 'r', os.path.basename(bad))
+    host.start_daemon()
+    oracle.connect()
+    return oracle, bad
+
+
+@limit(300)
+def test_the_newest_cannot_be_read_for_a_while(host):
+    """Nothing is called lost meanwhile, over restarts of guest and daemon; what would
+    cost tracking is refused with the cause; with the file all is as it was."""
+    disk = BadDisk(host)
+    number = host.random.choice([errno.EIO, errno.EACCES])
+    oracle, bad = unreadable_newest(host, disk, number)
+    why = os.strerror(number)
+    for _ in range(2):
+        assert {c.getName() for c in oracle.dom.listAllCheckpoints()} == {'c1', 'c2'}
+        refused(oracle.create, why)
+        refused(oracle.dom.checkpointLookupByName('c2').delete, why)
+        refused(lambda: oracle.finish(oracle.moments[0], 'vda'), why)
+        problems = [(p['problem'], os.path.basename(bad) in p['text'])
+                    for p in check(oracle)['problems']]
+        assert problems == [('bad-record', True)], problems
+        guest_goes_on(oracle)
+        oracle.events.close()
+        host.restart_daemon()
+        oracle.connect()
+    disk.is_well()
+    assert not any(store.lost(host, oracle.vm, name) for name in ('c1', 'c2', 'c3'))
+    all_is_well(oracle)
+
+
+@limit(300)
+def test_the_newest_cannot_be_read_any_more(host):
+    """A repair gives it up: what it stood for is lost, and nothing is refused."""
+    disk = BadDisk(host)
+    oracle, bad = unreadable_newest(host, disk, errno.EIO)
+    refused(oracle.create, os.strerror(errno.EIO))
+    command(oracle.dom, 'repair')
+    assert not os.path.exists(bad) and store.lost(host, oracle.vm, 'c2') == {'vda'}
+    refused(lambda: oracle.finish(oracle.moments[1], 'vda'), 'lost')
+    for name in ('c1', 'c2'):
+        oracle.dom.checkpointLookupByName(name).delete()
+    oracle.moments = []
+    all_is_well(oracle)
+
+
+@limit(300)
+def test_deleting_beside_one_that_cannot_be_read(host):
+    """What takes part in a deletion may be in the file: then it waits."""
+    disk = BadDisk(host)
+    oracle = oracle_of(host)
+    bad = [r for r in store.records(host, oracle.vm) if r.name == 'c2'][0].path
+    oracle.events.close()
+    host.stop_daemon()
+    disk.breaks(errno.EIO, 'r', os.path.basename(bad))
+    host.start_daemon()
+    oracle.connect()
+    for name in ('c1', 'c3'):
+        refused(oracle.dom.checkpointLookupByName(name).delete, os.strerror(errno.EIO))
+    disk.is_well()
+    oracle.dom.checkpointLookupByName('c3').delete()
+    oracle.moments.pop()
+    all_is_well(oracle)
 
 
 @limit(300)

@@ -57,7 +57,7 @@ testFileOdd(void)
 
     g_assert_true(virCheckpointFileMakeDirs(dir, 0700, &error));
     g_assert_null(virCheckpointFileRead(dir, 10, &error));
-    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED);
+    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_CONFIG_UNSUPPORTED);
     g_clear_error(&error);
     g_assert_cmpint(mkfifo(fifo, 0600), ==, 0);
     g_assert_null(virCheckpointFileRead(fifo, 10, &error));
@@ -67,7 +67,9 @@ testFileOdd(void)
     g_assert_null(virCheckpointFileRead(zero, 10, &error));
     g_assert_nonnull(strstr(error->message, "zero byte"));
     g_clear_error(&error);
+    /* What may pass is told apart from what never will. */
     g_assert_null(virCheckpointFileRead(missing, 10, &error));
+    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED);
     g_assert_nonnull(strstr(error->message, "No such file"));
     g_clear_error(&error);
     g_assert_false(virCheckpointFileWrite(missing, "x", &error));
