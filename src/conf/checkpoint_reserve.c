@@ -50,14 +50,13 @@ virCheckpointReserveMake(const gchar *root)
 }
 
 gboolean
-virCheckpointReserveGive(const gchar *root)
+virCheckpointReserveGive(const gchar *root, const GError *why)
 {
     g_autofree gchar *path = g_build_filename(root, VIR_CHECKPOINT_STORE_RESERVE, NULL);
 
     if (unlink(path) < 0)
         return FALSE;
-    g_warning("store '%s' has no room left: what is reserved for the end of operations "
-              "is used now",
-              root);
+    g_warning("store '%s': what is reserved for the end of operations is used now: %s",
+              root, why->message);
     return TRUE;
 }

@@ -476,7 +476,7 @@ virCheckpointStoreReplace(virCheckpointStoreDomain *domain,
 
     if (virCheckpointFileWrite(path, text, &failed))
         return TRUE;
-    if (!replaces || !virCheckpointReserveGive(domain->store->root)) {
+    if (!replaces || !virCheckpointReserveGive(domain->store->root, failed)) {
         g_propagate_error(error, g_steal_pointer(&failed));
         return FALSE;
     }

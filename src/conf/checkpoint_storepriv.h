@@ -18,9 +18,10 @@
 /** Makes the reserve of the store @root.  FALSE: there is no room for it. */
 gboolean
 virCheckpointReserveMake(const gchar *root);
-/** Returns: TRUE if there was a reserve: it is worth trying again. */
+/** A write failed, maybe for want of room.  Returns: TRUE if there was a reserve: it is
+ * worth trying again. */
 gboolean
-virCheckpointReserveGive(const gchar *root);
+virCheckpointReserveGive(const gchar *root, const GError *why);
 
 /** One folder as it was read last.  All functions may be called from any thread. */
 typedef struct virCheckpointStoreFolder virCheckpointStoreFolder;

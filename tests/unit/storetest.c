@@ -187,20 +187,23 @@ testStoreHost(testFixture *f, gconstpointer opaque)
     g_assert_true(virCheckpointStoreLockHost(f->store, "h/../o st", &error));
 }
 
-/* Without room a record can be replaced, and no new one made. */
+/* Without room a record can be replaced, and no new one made. What is said is why the
+ * write failed: it need not be for want of room. */
 static void
 testStoreReserve(testFixture *f, gconstpointer opaque)
 {
     g_autofree gchar *path = g_build_filename(f->root, "reserve", NULL);
+    g_autoptr(GError) full =
+        g_error_new_literal(VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED, "why");
     GStatBuf sb;
 
     g_assert_cmpint(g_stat(path, &sb), ==, 0);
     g_assert_cmpint(sb.st_blocks, >, 0);
-    g_test_expect_message("virtcheckpoint", G_LOG_LEVEL_WARNING, "*no room left*");
-    g_assert_true(virCheckpointReserveGive(f->root));
+    g_test_expect_message("virtcheckpoint", G_LOG_LEVEL_WARNING, "*used now: why");
+    g_assert_true(virCheckpointReserveGive(f->root, full));
     g_test_assert_expected_messages();
     g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
-    g_assert_false(virCheckpointReserveGive(f->root));
+    g_assert_false(virCheckpointReserveGive(f->root, full));
     g_assert_true(virCheckpointReserveMake(f->root));
     g_assert_true(virCheckpointReserveMake(f->root));
     g_assert_true(g_file_test(path, G_FILE_TEST_EXISTS));
