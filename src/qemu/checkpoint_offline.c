@@ -511,10 +511,19 @@ virCheckpointSegmentsRestart(virCheckpointSegments *segments, GError **error)
     return FALSE;
 }
 
-/* Returns: FALSE with or without @error if some of them are still there. */
+/* TRUE if the storage daemon is there and gave no answer. */
+static gboolean
+virCheckpointOfflineHasDied(const virCheckpointDomainView *view)
+{
+    return view->monitor && !virCheckpointMonitorAnswered(view->monitor);
+}
+
+/* Returns: FALSE with or without @error if some of them are still there.  *@died: for
+ * that the storage daemon ended in the middle. */
 static gboolean
 virCheckpointOfflineSweepOnce(virCheckpointSegments *segments,
                               GPtrArray *targets,
+                              gboolean *died,
                               GError **error)
 {
     g_autoptr(GError) failed = NULL;
@@ -523,9 +532,11 @@ virCheckpointOfflineSweepOnce(virCheckpointSegments *segments,
         virCheckpointSegmentsHasReleased(segments) &&
         virCheckpointSegmentsWritable(segments, targets, &failed)) {
         virCheckpointSegmentsSweep(segments);
+        *died = virCheckpointOfflineHasDied(segments->view);
         return virCheckpointSegmentsReadBack(segments, error) &&
                !virCheckpointSegmentsHasReleased(segments);
     }
+    *died = virCheckpointOfflineHasDied(segments->view);
     if (segments->view->writable)
         virCheckpointSegmentsReadBack(segments, NULL);
     if (!failed)
@@ -539,6 +550,8 @@ virCheckpointSegmentsSweepOff(virCheckpointSegments *segments, GPtrArray *target
 {
     g_autoptr(GPtrArray) all = NULL;
     g_autoptr(GError) error = NULL;
+    gboolean died = FALSE;
+    gboolean swept;
 
     if (segments->view->running || (targets->len == 0 && segments->records->len > 0))
         return;
@@ -552,15 +565,16 @@ virCheckpointSegmentsSweepOff(virCheckpointSegments *segments, GPtrArray *target
     }
     if (targets->len == 0)
         return;
-    if (!virCheckpointOfflineSweepOnce(segments, targets, &error)) {
-        /* Maybe the storage daemon died: nobody else comes to a guest that is off. */
+    swept = virCheckpointOfflineSweepOnce(segments, targets, &died, &error);
+    if (!swept && died) {
+        /* Nobody else comes to a guest that is off. */
         virCheckpointOfflineClose(segments->view);
         g_clear_error(&error);
-        virCheckpointOfflineSweepOnce(segments, targets, &error);
+        swept = virCheckpointOfflineSweepOnce(segments, targets, &died, &error);
     }
-    if (error)
+    if (!swept)
         g_info("domain %s: bitmaps that nobody needs stay in its images: %s",
-               segments->view->name, error->message);
+               segments->view->name, error ? error->message : "QEMU does not say why");
 }
 
 void
