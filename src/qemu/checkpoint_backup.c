@@ -30,6 +30,7 @@
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
 #include "checkpoint_heirs.h"
+#include "checkpoint_leaving.h"
 #include "checkpoint_xml.h"
 
 /** One call under way. */
@@ -392,6 +393,8 @@ virCheckpointBackupRun(virCheckpointBackup *backup,
     if (!virCheckpointBackupNameSets(backup, error) ||
         (checkpointXml && !virCheckpointBackupPlan(backup, checkpointXml, &own, error)))
         return VIR_CHECKPOINT_BACKUP_FAILED;
+    if (backup->plan)
+        virCheckpointLeavingFirst(operation->engine, operation->store, operation->view);
     if (!virCheckpointBackupSave(operation->store, backup->record, error) ||
         !virCheckpointFaultPoint("backup/recorded", error) ||
         !virCheckpointBackupMaterialiseAll(backup, error) ||

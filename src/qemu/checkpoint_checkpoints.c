@@ -19,6 +19,7 @@
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
 #include "checkpoint_leave.h"
+#include "checkpoint_leaving.h"
 #include "checkpoint_offline.h"
 #include "checkpoint_quiesce.h"
 #include "checkpoint_redefine.h"
@@ -280,6 +281,7 @@ virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
     targets = virCheckpointEngineCovered(def);
     if (!virCheckpointSegmentsOpen(segments, targets, error))
         return FALSE;
+    virCheckpointLeavingFirst(operation->engine, operation->store, operation->view);
     if (!virCheckpointEngineCreateQuiesced(
             segments, def, flags & VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE, error)) {
         virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);

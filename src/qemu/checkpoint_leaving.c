@@ -136,6 +136,17 @@ virCheckpointLeavingSettle(virCheckpointEngine *engine,
 }
 
 void
+virCheckpointLeavingFirst(virCheckpointEngine *engine,
+                          virCheckpointStoreDomain *store,
+                          const virCheckpointDomainView *view)
+{
+    g_autofree gchar *path = virCheckpointLeavingPath(engine, view->uuid, HOST);
+
+    if (engine->host && view->running && !g_file_test(path, G_FILE_TEST_EXISTS))
+        virCheckpointLeavingWrite(engine, store, HOST, engine->host);
+}
+
+void
 virCheckpointLeavingRanHere(virCheckpointEngine *engine,
                             virCheckpointStoreDomain *store,
                             const virCheckpointDomainView *view)

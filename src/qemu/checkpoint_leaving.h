@@ -17,6 +17,13 @@ virCheckpointLeavingSettle(virCheckpointEngine *engine,
                            virCheckpointStoreDomain *store,
                            virCheckpointDomainView *view);
 
+/** The same before a record is made that may be the first: a crash right after it
+ * leaves no doubt whose the domain is.  Without a record it goes with the folder. */
+void
+virCheckpointLeavingFirst(virCheckpointEngine *engine,
+                          virCheckpointStoreDomain *store,
+                          const virCheckpointDomainView *view);
+
 /** The same at an operation's end, if nothing says it yet: the first record may be
  * younger than the domain's settling. */
 void

@@ -26,6 +26,7 @@
 #include "checkpoint_error.h"
 #include "checkpoint_file.h"
 #include "checkpoint_foreign.h"
+#include "checkpoint_leaving.h"
 #include "checkpoint_mirror_request.h"
 #include "checkpoint_mirror_resume.h"
 #include "checkpoint_mirror_target.h"
@@ -50,6 +51,7 @@ virCheckpointMirrorMakeCheckpoint(const virCheckpointMirrorStep *step, GError **
     disks = virCheckpointMirrorDisks(step->view);
     def = virCheckpointMirrorCheckpointDef(job->checkpoint, job->target, disks);
     virCheckpointDefSetDomain(def, step->view->xml);
+    virCheckpointLeavingFirst(step->mirror->engine, step->store, step->view);
     if (!virCheckpointFaultPoint("mirror/before-checkpoint", error) ||
         !virCheckpointSegmentsCreate(segments, def, &record, error))
         return FALSE;

@@ -170,6 +170,24 @@ def test_what_runs_elsewhere_is_left_alone(host):
     oracle.check(copies=True)
 
 
+@limit(180)
+def test_the_first_checkpoint_names_its_host(host):
+    """Even if the daemon dies as soon as it is recorded: on another host, where the
+    domain is defined, too, it is left alone."""
+    there = other_host(host)
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': 'create/ready=exit'})
+    vm = VM(host, disks=DISKS)
+    call = Call(host.connect(ours=True).lookupByName(vm.name).checkpointCreateXML,
+                C.format('c1'))
+    wait_for(lambda: not host.daemon_running(), 'the daemon ends')
+    host.wait_daemon()
+    assert call.result()
+    assert [r.name for r in store.records(host, vm)] == ['c1']
+    there.start_daemon()
+    error = Call(defined_there(there, vm).checkpointCreateXML, C.format('c2')).result()
+    assert error and 'last on another host' in str(error), error
+
+
 class Takeover(Case):
     """A case of the sweep (kills.py) in which the whole host dies, and another one
     starts the guest and goes on; then the first one comes back.
