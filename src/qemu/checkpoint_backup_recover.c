@@ -197,6 +197,23 @@ virCheckpointEngineBackupNames(virCheckpointEngine *engine, const gchar *uuid)
     return virCheckpointBackupPeek(engine, uuid);
 }
 
+/* TRUE if libvirt has the job of @record still: asked of libvirt alone, which needs
+ * neither the domain's slot nor QEMU. */
+static gboolean
+virCheckpointBackupGoesOn(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          const virCheckpointBackupRecord *record)
+{
+    virConnectPtr conn = virCheckpointEngineConnect(engine, NULL);
+    virDomainPtr domain = conn ? virDomainLookupByUUIDString(conn, uuid) : NULL;
+    g_autofree char *running = domain ? virDomainBackupGetXMLDesc(domain, 0) : NULL;
+
+    if (domain)
+        virDomainFree(domain);
+    virCheckpointEngineDisconnect(engine, conn);
+    return running && g_strcmp0(running, record->description) == 0;
+}
+
 gboolean
 virCheckpointBackupIsPending(virCheckpointEngine *engine, const gchar *uuid)
 {
@@ -206,7 +223,8 @@ virCheckpointBackupIsPending(virCheckpointEngine *engine, const gchar *uuid)
         return FALSE;
     if (record->state == VIR_CHECKPOINT_BACKUP_BEGINNING)
         return !virCheckpointEngineIsSettled(engine, uuid); /* else: under way */
-    return record->push;
+    return record->push && !(virCheckpointEngineIsSettled(engine, uuid) &&
+                             virCheckpointBackupGoesOn(engine, uuid, record));
 }
 
 static gboolean

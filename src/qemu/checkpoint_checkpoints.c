@@ -75,6 +75,7 @@ virCheckpointEngineConcludeBackup(virCheckpointEngine *engine, const gchar *uuid
 /*
  * TRUE if a crash left something undecided that concerns which checkpoints there are:
  * an @unready record, or a copy that was being started and takes its checkpoint back.
+ * One that this daemon began, or whose start was answered, is no such copy.
  */
 static gboolean
 virCheckpointEngineIsUndecided(virCheckpointEngine *engine,
@@ -82,11 +83,16 @@ virCheckpointEngineIsUndecided(virCheckpointEngine *engine,
                                gboolean unready)
 {
     g_autoptr(GPtrArray) jobs = NULL;
+    guint i;
 
     if (unready)
         return TRUE;
     jobs = virCheckpointStorePeekJobs(engine->store, uuid, NULL);
-    return jobs && jobs->len > 0;
+    for (i = 0; jobs && i < jobs->len; i++) {
+        if (!virCheckpointEngineHasBegun(engine, uuid, g_ptr_array_index(jobs, i)))
+            return TRUE;
+    }
+    return FALSE;
 }
 
 /* The record that clients know as @name, alone: as below. */

@@ -198,4 +198,11 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
 gboolean
 virCheckpointRecoveryNoQemu(const gchar *uuid, const gchar *name, GError **error);
 
+/** TRUE if this daemon began the copy, or goes on with one of a guest that is off whose
+ * start was answered: its checkpoint is no matter of a crash. */
+gboolean
+virCheckpointEngineHasBegun(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            const virCheckpointJobRecord *job);
+
 #endif

@@ -688,6 +688,23 @@ virCheckpointEngineHasMirror(virCheckpointEngine *engine,
 }
 
 gboolean
+virCheckpointEngineHasBegun(virCheckpointEngine *engine,
+                            const gchar *uuid,
+                            const virCheckpointJobRecord *job)
+{
+    g_autoptr(virCheckpointMirror) mirror =
+        virCheckpointMirrorFind(engine, uuid, job->target);
+    gboolean begun;
+
+    if (!mirror || !g_str_equal(mirror->job->id, job->id))
+        return FALSE;
+    g_mutex_lock(&mirror->lock);
+    begun = !mirror->recovered || (mirror->offline && mirror->started);
+    g_mutex_unlock(&mirror->lock);
+    return begun;
+}
+
+gboolean
 virCheckpointEngineMayStart(virCheckpointEngine *engine,
                             const gchar *uuid,
                             GError **error)

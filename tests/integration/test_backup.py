@@ -3,6 +3,8 @@
 import os
 import signal
 import subprocess
+import threading
+import time
 
 import libvirt
 
@@ -143,6 +145,46 @@ def test_checkpoint_of_some_disks(host):
     expect_error(libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "no disk named 'vdz'", one.begin)
     assert not one.running()
     at_rest(oracle)
+
+
+def slow_down(vm):
+    """The backup's job, as soon as QEMU has it."""
+    def slowed():
+        ids = [job['id'] for job in vm.qmp('query-jobs') if job['type'] == 'backup']
+        for job in ids:
+            vm.qmp('block-job-set-speed', device=job, speed=MIB)
+        return ids
+    wait_for(slowed, 'the job is slow', 30, 0.001)
+
+
+def test_looking_up_during_a_push(host):
+    """Its end decides about its checkpoint, so each look asks whether it ended: libvirt
+    alone, not QEMU."""
+    host.start_daemon()
+    oracle = Oracle(host, VM(host, disks={'vda': 256 * MIB}), host.random)
+    oracle.vm.write(0, 192 * MIB, 7)
+    slow = threading.Thread(target=slow_down, args=(oracle.vm,))
+    slow.start()
+    one = with_checkpoint(oracle, 'b0', push=True)
+    slow.join()
+    assert one.running()
+
+    def looks():
+        oracle.dom.checkpointLookupByName('b0')
+        assert [c.getName() for c in oracle.dom.listAllCheckpoints()] == ['b0']
+    looks()
+    with open(host.qmp_log) as log:
+        before = log.read()
+    began = time.monotonic()
+    for _ in range(20):
+        looks()
+    print(f'#   {(time.monotonic() - began) * 25:.1f} ms a look', flush=True)
+    with open(host.qmp_log) as log:
+        assert log.read() == before
+    assert one.running()
+    oracle.moments.pop()
+    one.abort()
+    assert not oracle.dom.listAllCheckpoints()
 
 
 def small_folder(host):

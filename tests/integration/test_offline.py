@@ -825,3 +825,30 @@ def test_random_sequence(host):
             oracle.check()
     oracle.check()
     none_left()
+
+
+def test_looking_up_during_a_copy(host):
+    """A copy that this daemon began leaves nothing in doubt: whoever looks up a
+    checkpoint meanwhile waits for no settling."""
+    log = os.path.join(host.logs, 'points.log')
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS_LOG': log})
+    oracle = Oracle(host, VM(host, disks={'vda': 64 * MIB}), host.random)
+    oracle.create()
+    path = oracle.path('target')
+    images.write_image(path, oracle.moments[0].models['vda'])
+    oracle.vm.write(0, 32 * MIB, 7)
+    oracle.stop_guest()
+    oracle.events.forget()
+    jobs.start_copy(oracle.dom, 'vda', path, 'c1', 'c2', True, bandwidth=MIB)
+
+    def settlings():
+        with open(log) as points:
+            return points.read().split().count('settle/jobs')
+    before = settlings()
+    for _ in range(10):
+        for name in ('c1', 'c2'):
+            oracle.dom.checkpointLookupByName(name).getXMLDesc()
+        oracle.dom.listAllCheckpoints()
+    assert settlings() == before and jobs.shown(oracle.dom, 'vda')
+    oracle.dom.blockJobAbort('vda', 0)
+    wait_for(lambda: not jobs.shown(oracle.dom, 'vda'), 'the copy ends')
