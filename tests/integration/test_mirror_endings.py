@@ -369,7 +369,8 @@ def run_pivot(table, phase, target):
 
 
 def run_abort(table, phase, target):
-    call = table.begin(target, phase, bandwidth=MIB if phase == 'bulk' else 0,
+    # Slow, where it must not be ready before the abort is seen.
+    call = table.begin(target, phase, bandwidth=MIB if phase in ('bulk',) + UNANSWERED else 0,
                        checkpoint='mark' if phase not in ('ready', 'relay') else None,
                        finish=phase == 'committing' or
                        phase not in ('live', 'ready', 'relay') and
