@@ -15,6 +15,7 @@
 
 #include "tsantestlib.h"
 
+#include <fcntl.h>
 #include <glib-unix.h>
 #include <unistd.h>
 
@@ -711,6 +712,47 @@ testTimeoutWrong(void)
     testWithThread(testTimeoutBefore, NULL, testIterateLate);
 }
 
+/* Files: that one was written before another was read orders nothing. */
+
+static gint
+testFileOpen(void)
+{
+    gint fd = open("/tmp", O_TMPFILE | O_RDWR, 0600);
+
+    g_assert_cmpint(fd, >=, 0);
+    return fd;
+}
+
+static gpointer
+testFileWrite(gpointer data)
+{
+    gint fd = testFileOpen();
+
+    testValue = 1;
+    g_assert_cmpint(write(fd, "x", 1), ==, 1);
+    close(fd);
+    testTell();
+    return NULL;
+}
+
+static void
+testFileRead(gpointer data)
+{
+    gint fd = testFileOpen();
+    gchar byte;
+
+    testAwait(1);
+    g_assert_cmpint(read(fd, &byte, 1), ==, 0);
+    close(fd);
+    testRead = testValue;
+}
+
+static void
+testFileWrong(void)
+{
+    testWithThread(testFileWrite, NULL, testFileRead);
+}
+
 typedef struct testCase testCase;
 struct testCase {
     const gchar *name;
@@ -753,6 +795,7 @@ static const testCase testCases[] = {
     {"source/wrong", "g_source_set_callback", testSourceWrong, TEST_RACE},
     {"timeout/right", "g_timeout_add", testTimeoutRight, NULL},
     {"timeout/wrong", "", testTimeoutWrong, TEST_RACE},
+    {"file/wrong", "", testFileWrong, TEST_RACE},
 };
 
 static void

@@ -39,6 +39,9 @@ __tsan_default_options(void)
         /* Not a second more at the end: a supervisor would take a daemon that could not
          * start for one that ran for a while. */
         "atexit_sleep_ms=0:"
+        /* All regular files are one thing to the sanitizer, and reading any would come
+         * behind writing any other: records and logs would hide most races of ours. */
+        "io_sync=0:"
         /* A test forks where threads are, and starts more: seen no further, not ended.
          */
         "die_after_fork=0:"
