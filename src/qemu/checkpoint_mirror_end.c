@@ -161,7 +161,7 @@ virCheckpointMirrorLeaveRefused(const virCheckpointMirrorStep *step, const GErro
     if (!virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
                                       "qcow2", &error))
         g_warning("domain %s, disk '%s': %s", mirror->uuid, mirror->target,
-                  error->message);
+                  error ? error->message : "not changed");
 }
 
 /* Libvirt has a job on the disk. */
