@@ -7,7 +7,7 @@ import threading
 
 import libvirt
 
-from lib import jobs
+from lib import jobs, store
 from lib.backups import Backup
 from lib.domain import MIB, VM
 from lib.host import Failure, wait_for
@@ -16,11 +16,9 @@ C = '<domaincheckpoint><name>{}</name></domaincheckpoint>'
 REDEFINE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
 UNDEFINE = libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
 CHILDREN = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN
-# CONTROL_ERROR is what libvirt says when a guest is destroyed while anybody's question
-# is at its monitor: no script of a client decides that.
 KINDS = {name[len('VIR_DOMAIN_EVENT_ID_'):]: getattr(libvirt, name)
          for name in dir(libvirt) if name.startswith('VIR_DOMAIN_EVENT_ID_') and
-         name not in ('VIR_DOMAIN_EVENT_ID_LAST', 'VIR_DOMAIN_EVENT_ID_CONTROL_ERROR')}
+         name != 'VIR_DOMAIN_EVENT_ID_LAST'}
 UNDEFINED = f'LIFECYCLE [{libvirt.VIR_DOMAIN_EVENT_UNDEFINED}, 0]'
 TRANSIENT = libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
 
@@ -49,6 +47,13 @@ class Seen:
             return list(self._events)
 
 
+def destroy(host, vm, dom):
+    """Between operations of ours: libvirt says CONTROL_ERROR when a guest is destroyed
+    while anybody's question is at its monitor, one that follows an event, too."""
+    with store.locked(host, vm):
+        dom.destroy()
+
+
 def play(host, vm, conn):
     dom = conn.lookupByName(vm.name)
     for name in ('a', 'b', 'c'):
@@ -74,11 +79,11 @@ def play(host, vm, conn):
     dom.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, 'x', None, None)
     dom.checkpointLookupByName('a').delete(CHILDREN)
     dom.checkpointCreateXML(C.format('f'))
-    dom.destroy()
+    destroy(host, vm, dom)
     dom.create()
     vm._started()
     dom.checkpointLookupByName('f').getXMLDesc(libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE)
-    dom.destroy()
+    destroy(host, vm, dom)
     dom.undefineFlags(UNDEFINE)
 
 
