@@ -5,11 +5,10 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * Theory: deleting a checkpoint hands its sidecars to the previous segment, so sidecars
- * would add up.  After a deletion each segment's are merged: a node without data
- * (null-co) in a storage daemon takes the OR of them, and is written out as a new
- * sidecar like any other.  Then the record names that one instead, in one write, and
- * the old files go.  A crash anywhere leaves the record with the one set or the other,
- * and files that no record names, which settling collects.
+ * would add up.  After a deletion each segment's are merged into a new one
+ * (checkpoint_sidecar_unite.c).  Then the record names that one instead, in one write,
+ * and the old files go.  A crash anywhere leaves the record with the one set or the
+ * other, and files that no record names, which settling collects.
  *
  * Sidecars of different sizes (the disk was resized in between) stay apart, and so do
  * those of a segment by which a copy that was cut short can go on
@@ -25,22 +24,6 @@
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
 #include "checkpoint_mirror_resume.h"
-
-#define WORK_NODE "virtcheckpoint-compact"
-#define WORK_BITMAP "work"
-
-/* The storage daemon's only node of its own: the size of the disk, no data. */
-static virCheckpointMonitor *
-virCheckpointCompactDaemon(guint64 sizeBytes, GError **error)
-{
-    g_autofree gchar *blockdev =
-        g_strdup_printf("driver=null-co,node-name=" WORK_NODE ",size=%" G_GUINT64_FORMAT
-                        ",read-zeroes=on",
-                        sizeBytes);
-    const gchar *const argv[] = {"--blockdev", blockdev, NULL};
-
-    return virCheckpointMonitorNewStorageDaemon(argv, NULL, error);
-}
 
 /* Reads all; FALSE when one cannot be read.  Bitmaps merge only between disks of equal
  * size: *@equal. */
@@ -95,11 +78,6 @@ virCheckpointCompactSegment(virCheckpointStoreDomain *store,
                             virCheckpointSegment *segment,
                             GError **error)
 {
-    virCheckpointBitmapRef work = {WORK_NODE, WORK_BITMAP};
-    g_autoptr(GArray) sources =
-        g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef));
-    g_autoptr(virCheckpointMonitor) monitor = NULL;
-    g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
     g_autofree gchar *name =
         virCheckpointCompactName(store, g_ptr_array_index(segment->sidecars, 0), error);
     virCheckpointSidecarInfo all = {0};
@@ -109,16 +87,8 @@ virCheckpointCompactSegment(virCheckpointStoreDomain *store,
         return FALSE;
     if (!equal)
         return TRUE;
-    if (!(monitor = virCheckpointCompactDaemon(all.sizeBytes, error)))
-        return FALSE;
-    virCheckpointTxnAdd(txn, WORK_NODE, WORK_BITMAP, all.granularity,
-                        VIR_CHECKPOINT_BITMAP_DISABLED);
-    g_array_append_val(sources, work);
-    if (!virCheckpointTxnRun(txn, monitor, error) ||
-        !virCheckpointSidecarLoad(store, monitor, segment->sidecars, WORK_NODE,
-                                  WORK_BITMAP, error) ||
-        !virCheckpointSidecarWrite(store, monitor, all.sizeBytes, all.granularity,
-                                   sources, name, error) ||
+    if (!virCheckpointSidecarUnite(store, segment->sidecars, all.sizeBytes,
+                                   all.granularity, name, error) ||
         !virCheckpointFaultPoint("compact/written", error))
         return FALSE;
     g_ptr_array_set_size(segment->sidecars, 0);

@@ -144,10 +144,25 @@ virCheckpointSidecarFlush(virCheckpointStoreDomain *store,
                           GError **error);
 
 /**
+ * virCheckpointSidecarUnite:
+ * @sidecars: gchar*: file names in the folder; @sizeBytes, @granularity: of the new one
+ *
+ * Makes sidecar @fileName with the OR of them, in a storage daemon of its own.
+ */
+gboolean
+virCheckpointSidecarUnite(virCheckpointStoreDomain *store,
+                          GPtrArray *sidecars,
+                          guint64 sizeBytes,
+                          guint64 granularity,
+                          const gchar *fileName,
+                          GError **error);
+
+/**
  * virCheckpointSidecarLoad:
  * @sidecars: GPtrArray of gchar*: file names in the folder
  * Merges them all into the existing bitmap @name of @node (same virtual size). In
- * batches; all helper nodes and fdsets are gone afterwards, also on failure.
+ * batches, or, of many and into a guest's, united first; all helper nodes, fdsets and
+ * files are gone afterwards, also on failure.
  */
 gboolean
 virCheckpointSidecarLoad(virCheckpointStoreDomain *store,

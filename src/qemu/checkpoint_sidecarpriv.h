@@ -35,11 +35,11 @@ virCheckpointSidecarNodesAdd(virCheckpointSidecarNodes *nodes,
                              gboolean scratch,
                              GError **error);
 
-/** Opens all that were added, in one command. */
+/** Opens all that were added, up to 8 by one command. */
 gboolean
 virCheckpointSidecarNodesOpen(virCheckpointSidecarNodes *nodes, GError **error);
 
-/** Closes them, in one command, and takes the descriptors back; goes on after a failure
+/** Closes them, likewise, and takes the descriptors back; goes on after a failure
  * and reports the first. */
 gboolean
 virCheckpointSidecarNodesClose(virCheckpointSidecarNodes *nodes, GError **error);

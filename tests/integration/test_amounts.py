@@ -2,6 +2,9 @@
 
 import json
 import os
+import xml.etree.ElementTree as ElementTree
+
+import libvirt
 
 from lib import images, jobs
 from lib.domain import CLUSTER, MIB, VM
@@ -96,3 +99,28 @@ def test_questions_to_qemu_are_few(host):
         commands = [name for name in asked(host, vm, act) if name != 'query-jobs']
         if not 0 < len(commands) <= most:
             raise Failure(f'{what}: {len(commands)} commands: {commands}')
+
+
+def test_the_size_since_the_first_of_many(host):
+    """Whoever asks what changed since long ago has few questions sent to the guest's
+    QEMU, whatever the number of checkpoints, and gets the right answer."""
+    host.start_daemon()
+    vm = VM(host)
+    dom = host.connect(ours=True).lookupByName(vm.name)
+    for number in range(60):
+        dom.checkpointCreateXML(
+            f'<domaincheckpoint><name>c{number}</name></domaincheckpoint>', 0)
+        vm.write(number * MIB, CLUSTER, 1 + number)
+    sizes = []
+
+    def ask():
+        xml = dom.checkpointLookupByName('c0').getXMLDesc(
+            libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE)
+        sizes.extend(int(d.get('size')) for d in ElementTree.fromstring(xml).iter('disk')
+                     if d.get('size'))
+
+    commands = asked(host, vm, ask)
+    if sizes != [60 * CLUSTER]:
+        raise Failure(f'{sizes}, not {60 * CLUSTER}')
+    if not 0 < len(commands) <= 20:
+        raise Failure(f'{len(commands)} commands: {commands}')

@@ -161,8 +161,8 @@ def test_looking_up_during_a_push(host):
     """Its end decides about its checkpoint, so each look asks whether it ended: libvirt
     alone, not QEMU."""
     host.start_daemon()
-    oracle = Oracle(host, VM(host, disks={'vda': 256 * MIB}), host.random)
-    oracle.vm.write(0, 192 * MIB, 7)
+    oracle = Oracle(host, VM(host, disks={'vda': 1280 * MIB}), host.random)
+    oracle.vm.write(0, 1024 * MIB, 7)
     slow = threading.Thread(target=slow_down, args=(oracle.vm,))
     slow.start()
     one = with_checkpoint(oracle, 'b0', push=True)

@@ -79,7 +79,7 @@ def helpers(vm):
     """Names of the nodes of open sidecars that QEMU's user named."""
     return [node['node-name'] for node in vm.qmp('query-named-block-nodes', flat=True)
             if node['node-name'].startswith('virtcheckpoint-sc-') and
-            node['drv'] == 'qcow2' and '.' not in node['node-name']]
+            node['drv'] == 'qcow2' and node['node-name'].endswith('.0')]
 
 
 def test_a_creation_whose_sidecars_are_gone(host):
