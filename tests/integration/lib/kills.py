@@ -68,6 +68,7 @@ class Case:
         self._writes = 0
         self._crashes = 0
         self._dead = None
+        self._well = False  # libvirtd needs no restart after this
 
     # The guest
 
@@ -285,6 +286,7 @@ class Case:
         if not reached and self.error:
             raise Failure(f'undisturbed, and {self.error}')
         self._judge()
+        self._well = True
         return reached
 
     # The judge
@@ -495,7 +497,6 @@ class Case:
         """The same operation works now, and so does everything else."""
         self.operation.again(self)
         self._follow_disks()
-        self._judge_all()
         self.write()
         self.create('afterwards')
         self.write()
@@ -519,8 +520,9 @@ class Case:
         try:
             self._end_daemon()
         finally:
-            self.host.kill_libvirtd()
-            self.host.start_libvirtd()
+            if not self._well:
+                self.host.kill_libvirtd()
+                self.host.start_libvirtd()
         self._forget()
         if self.host.power:
             self.host.kill_libvirtd()

@@ -386,10 +386,13 @@ class Oracle:
 
     def check_sets(self):
         """Each checkpoint's bits cover all that differs."""
+        models = {(target, moment.name): model for moment in self.moments
+                  for target, model in moment.models.items()}
+        found = store.since_each(self.host, self.vm, models)
         for moment in self.moments:
             for target, model in moment.models.items():
                 changed = model.differing(self.vm.disks[target].model)
-                covered = store.since(self.host, self.vm, target, moment.name)
+                covered = found[target, moment.name]
                 if not changed <= covered:
                     missing = sorted(changed - covered)
                     raise Failure(f'{target} since {moment.name}: {len(missing)} changed '

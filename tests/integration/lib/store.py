@@ -90,7 +90,15 @@ def _at_rest(vm, target, name):
 def since(host, vm, target, name):
     """The 64 KiB clusters that the daemon knows as changed since a checkpoint."""
     with locked(host, vm):
-        return _since(host, vm, target, name)
+        return _since(host, vm, target, name, {})
+
+
+def since_each(host, vm, wanted):
+    """The same for several (disk, checkpoint), by one look: each bitmap is read once."""
+    with locked(host, vm):
+        read = {}
+        return {(target, name): _since(host, vm, target, name, read)
+                for target, name in wanted}
 
 
 def lost(host, vm, name):
@@ -101,7 +109,12 @@ def lost(host, vm, name):
             if any(target in r.segments and r.segments[target].lost for r in chain[at:])}
 
 
-def _since(host, vm, target, name):
+def _bitmap(vm, target, bitmap):
+    return _live(vm, bitmap) if vm.dom.isActive() else _at_rest(vm, target, bitmap)
+
+
+def _since(host, vm, target, name, read):
+    """read: the clusters of bitmaps that were read already."""
     chain = records(host, vm)
     names = [record.name for record in chain]
     if name not in names:
@@ -120,6 +133,7 @@ def _since(host, vm, target, name):
                 raise Failure(f'{sidecar}: {list(bits)} in use')
             clusters |= list(bits.values())[0].clusters()
         for bitmap in segment.bitmaps:
-            clusters |= _live(vm, bitmap) if vm.dom.isActive() else _at_rest(
-                vm, target, bitmap)
+            if (target, bitmap) not in read:
+                read[target, bitmap] = _bitmap(vm, target, bitmap)
+            clusters |= read[target, bitmap]
     return clusters

@@ -1,5 +1,6 @@
 """The sweep's table: operation x point x who dies there, judged by content (kills.py)."""
 
+import collections
 import os
 import time
 import traceback
@@ -68,6 +69,55 @@ def parties(name):
     return [p for p in COLUMNS if p != 'destroy' or not OPERATIONS[name].off]
 
 
+class Kept:
+    """A table that takes longer than one run: a folder with the cells that passed, and
+    the points of the rows.  It knows of no tree: whoever keeps it says which cells a
+    change concerns.  Several runs may share it, each with its own part of the cells."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.points = {}
+        os.makedirs(folder, exist_ok=True)
+
+    def lines(self, name):
+        try:
+            with open(os.path.join(self.folder, name)) as kept:
+                return kept.read().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def cells(self):
+        """{(operation, number, party)}"""
+        return {(name, int(number), party) for name, number, party in (
+            line.split()[:3] for line in self.lines('cells'))}
+
+    def add(self, how, name, number, party, point):
+        """how: the file of those that passed, failed, or lie beyond the end."""
+        with open(os.path.join(self.folder, how), 'a') as kept:
+            kept.write(f'{name} {number} {party} {point}\n')
+
+    def learn(self, name, find):
+        """The points of a row: what is kept, or what find() returns."""
+        self.points[name] = self.lines(f'points-{name}')
+        if not self.points[name]:
+            self.points[name] = find()
+            with open(os.path.join(self.folder, f'points-{name}'), 'w') as kept:
+                kept.write('\n'.join(self.points[name]) + '\n')
+
+    def around(self, name, number, party):
+        """Who dies between which two points."""
+        return (*self.points[name][max(number - 2, 0):number], party)
+
+    def next(self, cells, random):
+        """Of these cells one that did not pass yet, and of those one around which the
+        fewest did; None when all have passed."""
+        passed = self.cells()
+        met = collections.Counter(self.around(*cell) for cell in passed)
+        left = [cell for cell in cells if cell not in passed]
+        random.shuffle(left)
+        return min(left, key=lambda cell: met[self.around(*cell)], default=None)
+
+
 class Table:
     """What was run, and how it went: one row an operation, one column a party."""
 
@@ -108,14 +158,42 @@ class Table:
                   flush=True)
         return reached is not False
 
-    def row(self, name, share=1.0, only=None):
-        """All points of an operation, or a random share of them; all parties, or one."""
+    def _points(self, name):
+        """Those that an operation passes when nobody disturbs it."""
         case = Undisturbed(self.host, OPERATIONS[name])
         self._attempt(case, f'{name}-undisturbed')
         case.close()
-        numbers = [n for n in range(1, len(case.points) + 1)
-                   if not repeats(case.points, n) and self.host.random.random() < share]
-        self.points[name] = (len(case.points), len(numbers))
+        return case.points
+
+    def rest(self, folder, hours, part, parts):
+        """What a kept table lacks, for some time; of the cells every parts-th."""
+        kept, end = Kept(folder), time.monotonic() + hours * 3600
+        for name in OPERATIONS:
+            kept.learn(name, lambda name=name: self._points(name))
+        cells = [(name, number, party) for name, points in kept.points.items()
+                 for number in range(1, len(points) + 1) if not repeats(points, number)
+                 for party in parties(name)][part::parts]
+        tried = set()
+        while time.monotonic() < end:
+            cell = kept.next([c for c in cells if c not in tried], self.host.random)
+            if cell is None:
+                break
+            tried.add(cell)
+            before = len(self.failures)
+            reached = self.run(*cell)
+            failed = len(self.failures) > before
+            kept.add('failed' if failed else 'cells' if reached else 'beyond', *cell,
+                     kept.points[cell[0]][cell[1] - 1])
+        left = len(set(cells) - kept.cells())
+        print(f'#   {len(kept.cells())} cells of this table have passed; of this part '
+              f'{left} of {len(cells)} have not', flush=True)
+
+    def row(self, name, share=1.0, only=None):
+        """All points of an operation, or a random share of them; all parties, or one."""
+        points = self._points(name)
+        numbers = [n for n in range(1, len(points) + 1)
+                   if not repeats(points, n) and self.host.random.random() < share]
+        self.points[name] = (len(points), len(numbers))
         for number in numbers:
             for party in [only] if only else parties(name):
                 self.run(name, number, party)
