@@ -223,6 +223,21 @@ virCheckpointEngineCreateQuiesced(virCheckpointSegments *segments,
     return done;
 }
 
+void
+virCheckpointEngineParkRest(virCheckpointEngine *engine,
+                            virCheckpointSegments *segments,
+                            const gchar *target)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (virCheckpointSegmentsPark(segments, target, &error))
+        return;
+    g_info("domain %s, %s: not all is parked: %s", segments->view->name,
+           target ? target : "all disks", error ? error->message : "see above");
+    if (!g_error_matches(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY))
+        virCheckpointEngineUnsettle(engine, segments->view->uuid);
+}
+
 /*
  * Before the answer: whoever was told that a checkpoint exists may end the guest or
  * commit a layer at once, on libvirt's own socket, too, and a frozen bitmap that is
@@ -236,8 +251,8 @@ virCheckpointEnginePark(virCheckpointOperation *operation)
     g_autoptr(virCheckpointSegments) segments =
         virCheckpointSegmentsNew(operation->store, operation->view, NULL);
 
-    if (segments)
-        virCheckpointSegmentsParkLast(segments);
+    if (segments && !virCheckpointSegmentsParkLast(segments))
+        virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
 }
 
 /* A copy of a guest that is off has an image open: nobody else can write to it. */
@@ -294,7 +309,8 @@ virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
         return FALSE;
     }
     g_info("domain %s: checkpoint '%s' created", operation->view->name, def->name);
-    virCheckpointSegmentsParkLast(segments);
+    if (!virCheckpointSegmentsParkLast(segments))
+        virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
     return TRUE;
 }
 
@@ -429,7 +445,8 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
            name, ids->len);
     if (!virCheckpointSegmentsSeemTracked(segments))
         virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
-    virCheckpointSegmentsParkLast(segments);
+    if (!virCheckpointSegmentsParkLast(segments))
+        virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
     virCheckpointSegmentsSweepOff(segments, targets);
     return TRUE;
 }

@@ -502,7 +502,7 @@ virCheckpointHealFinish(virCheckpointEngine *engine,
         !(top = virCheckpointHealLookAt(segments, heal->target, error)) ||
         !virCheckpointHealStillRight(heal, top, error))
         return FALSE;
-    virCheckpointSegmentsPark(segments, heal->target, NULL);
+    virCheckpointEngineParkRest(engine, segments, heal->target);
     if (!virCheckpointSegmentsRefresh(segments, error))
         return FALSE;
     for (i = 0; i < heal->lostIds->len; i++) {

@@ -422,10 +422,14 @@ virCheckpointMirrorSettleSegments(const virCheckpointMirrorStep *step)
     if (!virCheckpointMirrorRunning(step))
         return;
     segments = virCheckpointSegmentsNew(step->store, step->view, &error);
-    if (!segments || !virCheckpointSegmentsEnsure(segments, &error) ||
-        !virCheckpointSegmentsPark(segments, step->mirror->target, &error))
-        g_warning("domain '%s', disk '%s': after the mirror: %s", step->view->name,
-                  step->mirror->target, error ? error->message : "bitmaps stay");
+    if (segments && virCheckpointSegmentsEnsure(segments, &error)) {
+        virCheckpointEngineParkRest(step->mirror->engine, segments,
+                                    step->mirror->target);
+        return;
+    }
+    virCheckpointEngineUnsettle(step->mirror->engine, step->mirror->uuid);
+    g_warning("domain '%s', disk '%s': after the mirror: %s", step->view->name,
+              step->mirror->target, error->message);
 }
 
 /* What nobody names waits for the last job: settling leaves it alone until then. */

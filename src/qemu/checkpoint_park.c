@@ -609,7 +609,7 @@ virCheckpointParkAll(virCheckpointSegments *segments,
         return FALSE;
     }
     if (left)
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY,
                     "a bitmap of domain '%s' cannot be parked yet",
                     segments->view->name);
     return !left;
@@ -633,20 +633,21 @@ virCheckpointSegmentsPark(virCheckpointSegments *segments,
     return parked;
 }
 
-void
+gboolean
 virCheckpointSegmentsParkLast(virCheckpointSegments *segments)
 {
     g_autoptr(GError) error = NULL;
     gboolean released;
 
     if (!segments->graph)
-        return;
+        return TRUE;
     if (virCheckpointParkAll(segments, NULL, &released, &error)) {
         virCheckpointSegmentsSweepSeen(segments);
-        return;
+        return TRUE;
     }
     g_debug("domain=%s not all is parked: %s", segments->view->uuid, error->message);
     /* A record that could not be written still names what ours here names no more: only
      * the store knows what may go. */
     virCheckpointSegmentsSweep(segments);
+    return g_error_matches(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY);
 }

@@ -321,7 +321,7 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
         !virCheckpointSegmentsEnsure(segments, error))
         return FALSE;
     /* What cannot be parked is no reason to refuse the domain: it is tried again. */
-    virCheckpointSegmentsPark(segments, NULL, NULL);
+    virCheckpointEngineParkRest(engine, segments, NULL);
     virCheckpointSegmentsParkOff(segments);
     if (!virCheckpointHeirsNote(segments, error))
         return FALSE;

@@ -78,8 +78,10 @@ virCheckpointSegmentsPark(virCheckpointSegments *segments,
                           GError **error);
 
 /** The same for all disks, as the last thing that is done with @segments, which are
- * fresh: QEMU is not asked how it looks before and afterwards.  Failures are logged. */
-void
+ * fresh: QEMU is not asked how it looks before and afterwards.  Failures are logged.
+ * Returns FALSE if one of them leaves the domain unsettled; what somebody's job keeps
+ * is none, the job's end settles. */
+gboolean
 virCheckpointSegmentsParkLast(virCheckpointSegments *segments);
 
 /**

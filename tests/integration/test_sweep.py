@@ -13,9 +13,10 @@ from lib.runner import limit
 from lib.sweep import OPERATIONS, Table, parties, row_tests
 
 # Cells in which something was found once, by the name of the point.
-FOUND = (('delete-middle', 'compact/written', 'error'), ('finish', 'mirror/config-fixed', 'qemu'),
-         ('mirror-end', 'delete/handed-over', 'error'), ('pivot', 'qmp/blockdev-add/after', 'error'),
-         ('pivot', 'mirror/after-snapshot', 'power'), ('off-create', 'offline/closed', 'power'))
+FOUND = (('create', 'park/released', 'error'), ('delete-middle', 'compact/written', 'error'),
+         ('finish', 'mirror/config-fixed', 'qemu'), ('mirror-end', 'delete/handed-over', 'error'),
+         ('pivot', 'qmp/blockdev-add/after', 'error'), ('pivot', 'mirror/after-snapshot', 'power'),
+         ('off-create', 'offline/closed', 'power'))
 WANTED = os.environ.get('VIRT_CHECKPOINT_SWEEP', '4')
 KEPT = os.environ.get('VIRT_CHECKPOINT_SWEEP_KEPT')
 HOUR = 3600
