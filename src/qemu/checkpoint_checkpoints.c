@@ -230,11 +230,11 @@ virCheckpointEngineParkRest(virCheckpointEngine *engine,
 {
     g_autoptr(GError) error = NULL;
 
-    if (virCheckpointSegmentsPark(segments, target, &error))
-        return;
-    g_info("domain %s, %s: not all is parked: %s", segments->view->name,
-           target ? target : "all disks", error ? error->message : "see above");
-    if (!g_error_matches(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY))
+    if (!virCheckpointSegmentsPark(segments, target, &error))
+        g_info("domain %s, %s: not all is parked: %s", segments->view->name,
+               target ? target : "all disks", error->message);
+    if (segments->unswept ||
+        (error && !g_error_matches(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY)))
         virCheckpointEngineUnsettle(engine, segments->view->uuid);
 }
 

@@ -178,8 +178,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(virCheckpointOperation, virCheckpointOperationEnd)
 GPtrArray *
 virCheckpointEngineDisks(const virCheckpointDomainView *view);
 
-/** Parks what is frozen of @target (NULL: of all disks).  What fails is logged and leaves
- * the domain unsettled; what somebody's job keeps waits for its end, which settles. */
+/** Parks what is frozen of @target (NULL: of all disks).  What fails is logged and
+ * leaves the domain unsettled; what somebody's job keeps waits for its end, which
+ * settles. */
 void
 virCheckpointEngineParkRest(virCheckpointEngine *engine,
                             virCheckpointSegments *segments,

@@ -356,6 +356,26 @@ virCheckpointSegmentsSeemTracked(virCheckpointSegments *segments)
     return target == NULL;
 }
 
+/* Until settling has decided about a creation nobody knows which bitmap ought to
+ * record: the one before it, which has stopped if it ran, is not lost. */
+static gboolean
+virCheckpointEnsureAllDecided(const virCheckpointSegments *segments, GError **error)
+{
+    guint i;
+
+    for (i = 0; i < segments->records->len; i++) {
+        const virCheckpointRecord *record = g_ptr_array_index(segments->records, i);
+
+        if (record->state != VIR_CHECKPOINT_RECORD_CREATING)
+            continue;
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                    "checkpoint '%s' of domain '%s' is still being created",
+                    record->def->name, segments->view->name);
+        return FALSE;
+    }
+    return TRUE;
+}
+
 gboolean
 virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error)
 {
@@ -367,7 +387,8 @@ virCheckpointSegmentsEnsure(virCheckpointSegments *segments, GError **error)
         return TRUE;
     if (segments->unread && virCheckpointSegmentsHasUnnamed(segments))
         return virCheckpointSegmentsKnowAll(segments, error);
-    if (!virCheckpointSegmentsConfirm(segments, virCheckpointEnsureSeemsLost, error))
+    if (!virCheckpointEnsureAllDecided(segments, error) ||
+        !virCheckpointSegmentsConfirm(segments, virCheckpointEnsureSeemsLost, error))
         return FALSE;
     for (i = 0; i < segments->records->len; i++) {
         virCheckpointRecord *record = g_ptr_array_index(segments->records, i);

@@ -282,18 +282,11 @@ virCheckpointMirrorTakeCheckpointBack(const virCheckpointMirrorStep *step,
     if (!segments)
         return FALSE;
     record = virCheckpointMirrorFindCheckpoint(step, segments->records);
-    if (record && record->state == VIR_CHECKPOINT_RECORD_CREATING) {
-        /* Whether its bitmap exists is settled first, by a QEMU that runs. */
-        mirror->needsSettling = TRUE;
-        virCheckpointEngineUnsettle(mirror->engine, mirror->uuid);
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                    "checkpoint '%s' is still being created", mirror->job->checkpoint);
-        return FALSE;
-    }
     if (record) {
         g_autofree gchar *id = g_strdup(record->id);
 
-        if (!virCheckpointFaultPoint("mirror/before-take-back", error) ||
+        if (!virCheckpointMirrorIsDecided(mirror, record, error) ||
+            !virCheckpointFaultPoint("mirror/before-take-back", error) ||
             !virCheckpointSegmentsDelete(segments, id, error))
             return FALSE;
         virCheckpointMirrorSweepOff(step, segments);

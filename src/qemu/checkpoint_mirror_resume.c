@@ -163,6 +163,20 @@ virCheckpointMirrorTurnMake(const virCheckpointMirrorStep *step,
 }
 
 gboolean
+virCheckpointMirrorIsDecided(virCheckpointMirror *mirror,
+                             const virCheckpointRecord *record,
+                             GError **error)
+{
+    if (record->state != VIR_CHECKPOINT_RECORD_CREATING)
+        return TRUE;
+    mirror->needsSettling = TRUE;
+    virCheckpointEngineUnsettle(mirror->engine, mirror->uuid);
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                "checkpoint '%s' is still being created", record->def->name);
+    return FALSE;
+}
+
+gboolean
 virCheckpointMirrorTurnBack(const virCheckpointMirrorStep *step, GError **error)
 {
     g_autofree gchar *name = virCheckpointMirrorTurnName(step->mirror);
@@ -175,9 +189,10 @@ virCheckpointMirrorTurnBack(const virCheckpointMirrorStep *step, GError **error)
     if (!(records = virCheckpointStoreList(step->store, error)))
         return FALSE;
     record = virCheckpointTreeByName(records, name);
-    /* One that is still being created is taken back when the domain is settled. */
-    if (!record || record->state != VIR_CHECKPOINT_RECORD_READY)
+    if (!record || record->state == VIR_CHECKPOINT_RECORD_DELETING)
         return TRUE;
+    if (!virCheckpointMirrorIsDecided(step->mirror, record, error))
+        return FALSE;
     segments = virCheckpointSegmentsNewBrief(step->store, step->view, error);
     return segments && virCheckpointSegmentsDelete(segments, record->id, error);
 }

@@ -548,6 +548,12 @@ virCheckpointMirrorDisks(const virCheckpointDomainView *view);
  * them; not when the job makes a checkpoint now. */
 gboolean
 virCheckpointMirrorTurnOver(const virCheckpointMirrorStep *step, GError **error);
+/** FALSE with an error, and the domain is settled before the next step, when @record is
+ * being created: whether its bitmap exists is settled by a QEMU that runs. */
+gboolean
+virCheckpointMirrorIsDecided(virCheckpointMirror *mirror,
+                             const virCheckpointRecord *record,
+                             GError **error);
 /** Removes what a turn that was cut short left. */
 gboolean
 virCheckpointMirrorTurnBack(const virCheckpointMirrorStep *step, GError **error);

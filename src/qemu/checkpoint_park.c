@@ -643,11 +643,12 @@ virCheckpointSegmentsParkLast(virCheckpointSegments *segments)
         return TRUE;
     if (virCheckpointParkAll(segments, NULL, &released, &error)) {
         virCheckpointSegmentsSweepSeen(segments);
-        return TRUE;
+        return !segments->unswept;
     }
     g_debug("domain=%s not all is parked: %s", segments->view->uuid, error->message);
     /* A record that could not be written still names what ours here names no more: only
      * the store knows what may go. */
     virCheckpointSegmentsSweep(segments);
-    return g_error_matches(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY);
+    return !segments->unswept &&
+           g_error_matches(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY);
 }

@@ -96,6 +96,29 @@ virCheckpointRecoverySweepNodes(virCheckpointSegments *segments)
     }
 }
 
+/* TRUE if one of them is still there: its command failed. */
+static gboolean
+virCheckpointRecoveryHasHelpers(const virCheckpointGraph *graph)
+{
+    const GPtrArray *nodes = virCheckpointGraphNodes(graph);
+    guint i;
+    guint j;
+
+    for (i = 0; i < nodes->len; i++) {
+        const virCheckpointNode *node = g_ptr_array_index(nodes, i);
+
+        if (g_str_has_prefix(node->name, VIR_CHECKPOINT_HELPER_PREFIX))
+            return TRUE;
+        for (j = 0; j < node->bitmaps->len; j++) {
+            const virCheckpointBitmapInfo *info = g_ptr_array_index(node->bitmaps, j);
+
+            if (g_str_has_prefix(info->name, VIR_CHECKPOINT_HELPER_BITMAP))
+                return TRUE;
+        }
+    }
+    return FALSE;
+}
+
 /* Bitmaps of @record that are not there, whatever the reason, are nobody's to hand on.
  */
 static gboolean
@@ -310,6 +333,7 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
         if (!virCheckpointMonitorSweepFds(view->monitor, error) ||
             !virCheckpointSegmentsRefresh(segments, error))
             return FALSE;
+        segments->unswept = virCheckpointRecoveryHasHelpers(segments->graph);
     }
     if (!virCheckpointRecoveryImages(segments, unsettled, error) ||
         !virCheckpointBackupRecover(engine, store, view, error) ||

@@ -509,6 +509,7 @@ virCheckpointSegmentsRemoveReleased(virCheckpointSegments *segments)
             continue;
         }
         stay++;
+        segments->unswept = TRUE;
         g_debug("domain=%s node=%s bitmap=%s stays: %s", segments->view->uuid,
                 ref->node, ref->name, error->message);
     }
@@ -585,10 +586,12 @@ virCheckpointSegmentsSweep(virCheckpointSegments *segments)
 {
     g_autoptr(GError) error = NULL;
 
-    if (virCheckpointSegmentsRefresh(segments, &error))
+    if (virCheckpointSegmentsRefresh(segments, &error)) {
         virCheckpointSegmentsSweepSeen(segments);
-    else
-        g_debug("domain=%s not swept: %s", segments->view->uuid, error->message);
+        return;
+    }
+    segments->unswept = TRUE;
+    g_debug("domain=%s not swept: %s", segments->view->uuid, error->message);
 }
 
 static gboolean

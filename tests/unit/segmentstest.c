@@ -329,18 +329,15 @@ testOpDeleteNewest(TestOracle *oracle, GError **error)
     return testDelete(oracle, 2, error);
 }
 
-/* Runs @operation in a child that dies at its @step-th point; FALSE if it came through.
- */
+/* Runs @operation in a child that dies as @spec says; FALSE if it came through. */
 static gboolean
-testStopped(TestOracle *oracle, TestOperation operation, guint step)
+testStoppedAs(TestOracle *oracle, TestOperation operation, const gchar *spec)
 {
     pid_t child = fork();
     int status;
 
     g_assert_cmpint(child, >=, 0);
     if (child == 0) {
-        g_autofree gchar *spec = g_strdup_printf("*@%u=exit", step);
-
         alarm(120); /* what hangs fails */
         g_setenv("VIRT_CHECKPOINT_FAULTS", spec, TRUE);
         _exit(operation(oracle, NULL) ? 0 : 1);
@@ -350,6 +347,36 @@ testStopped(TestOracle *oracle, TestOperation operation, guint step)
         return TRUE;
     g_assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     return FALSE;
+}
+
+static gboolean
+testStopped(TestOracle *oracle, TestOperation operation, guint step)
+{
+    g_autofree gchar *spec = g_strdup_printf("*@%u=exit", step);
+
+    return testStoppedAs(oracle, operation, spec);
+}
+
+/* The bitmap before one that is being made has stopped, which is no loss. */
+static void
+testUndecidedCreationLosesNothing(void)
+{
+    g_auto(TestOracle) oracle = {0};
+    g_autoptr(virCheckpointSegments) segments = NULL;
+    g_autoptr(GError) error = NULL;
+
+    if (testSkip())
+        return;
+    testSetUp(&oracle);
+    g_assert_true(testStoppedAs(&oracle, testOpCreate, "create/transaction=exit"));
+    testWrite(&oracle, 0);
+    segments = testSegments(&oracle);
+    g_assert_false(virCheckpointSegmentsEnsure(segments, &error));
+    g_assert_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED);
+    g_assert_nonnull(strstr(error->message, "'c3'"));
+    testSettle(&oracle);
+    testWrite(&oracle, 1);
+    testCheck(&oracle);
 }
 
 /* How many points the last operation passed, by its log. */
@@ -481,6 +508,8 @@ main(int argc, char **argv)
     g_test_add_func("/segments/clean-restart-keeps-all", testCleanRestartKeepsAll);
     g_test_add_func("/segments/loss-is-said-and-tracking-restarts",
                     testLossIsSaidAndTrackingRestarts);
+    g_test_add_func("/segments/undecided-creation-loses-nothing",
+                    testUndecidedCreationLosesNothing);
     for (i = 0; i < G_N_ELEMENTS(sweeps); i++)
         g_test_add_data_func(sweeps[i].name, &sweeps[i], testSweepCase);
     return g_test_run();

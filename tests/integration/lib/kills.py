@@ -305,7 +305,7 @@ class Case:
                  'libvirt notices the death of QEMU')
         if self.operation.off or self.vm.dom.isActive():
             return
-        ours = self.host.random.random() < 0.5 or self.point in AHEAD
+        ours = self.host.random.random() < 0.5 or self.point in AHEAD or self.operation.ahead
         dom = self.oracle.dom if ours else self.vm.dom
         wait_for(lambda: self._started(dom), 'the guest starts', 30, 0.2)
 
@@ -324,7 +324,7 @@ class Case:
                 raise
         return True
 
-    def _end_copies(self):
+    def end_copies(self):
         for target in self.targets:
             def over(target=target):
                 return not jobs.shown(self.oracle.dom, target)
@@ -469,8 +469,8 @@ class Case:
         self.oracle.events.close()
         self._up_again()
         self.operation.settle(self)
-        self._end_copies()
-        wait_for(self._quiet, 'no copy is recorded', 30)
+        self.end_copies()
+        wait_for(self.quiet, 'no copy is recorded', 30)
         self._settle()
         self._follow_disks()
         self._learn_list()
@@ -479,7 +479,7 @@ class Case:
         self.operation.judge(self)
         self._again()
 
-    def _quiet(self):
+    def quiet(self):
         folder = store.folder(self.host, self.vm)
         return not glob.glob(os.path.join(folder, '*.job.xml'))
 

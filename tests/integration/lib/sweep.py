@@ -11,8 +11,9 @@ from .kills import LEFT_OUT, PARTIES, Case
 from .runner import limit
 from .sweepcopies import COPIES
 from .sweepops import OPERATIONS as OTHERS
+from .sweeprecover import RECOVERIES
 
-OPERATIONS = {**OTHERS, **COPIES}
+OPERATIONS = {**OTHERS, **COPIES, **RECOVERIES}
 
 ROW_HOURS = 3
 
@@ -38,6 +39,14 @@ class Refused(Case):
             raise Beyond
         thread.join(60)
         return True
+
+    def _settle(self):
+        """The next operation settles; where nothing is listed a look-up is none."""
+        super()._settle()
+        if self.operation.off and not self.oracle.dom.listAllCheckpoints():
+            self.create('settling')
+            self.oracle.dom.checkpointLookupByName('settling').delete(0)
+            self.oracle.moments.pop()
 
 
 class Undisturbed(Case):

@@ -97,8 +97,8 @@ class CopySinceTheirs(Copy):
 
     def settle(self, case):
         """Their checkpoint is none of the oracle's: it is judged here, and goes."""
-        case._end_copies()
-        wait_for(case._quiet, 'no copy is recorded', 30)
+        case.end_copies()
+        wait_for(case.quiet, 'no copy is recorded', 30)
         self.drop(case, case.party in ('qemu', 'all'))
 
     def drop(self, case, killed=False):

@@ -23,6 +23,7 @@ class Operation:
     off = False
     loses = False  # the setup has cost a segment already
     leaves = ()  # parts of names of what may be left in the domain's folder
+    ahead = False  # the definition may name a file that the guest does not run on yet
     copies = False  # its row is one of test_sweep_copies.py
     hangs_libvirt = False  # stock 9.0 may not answer when the guest is destroyed in it
 
@@ -333,35 +334,6 @@ class Start(Operation):
         self.act(case)
 
 
-class Recover(Create):
-    """A daemon takes up what another one left in the middle of a creation."""
-
-    usual = 56
-
-    def __init__(self, name, point):
-        super().__init__(name)
-        self.point = point
-
-    def between(self, case):
-        case.host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'{self.point}=exit'})
-        case.oracle.connect()
-        try:
-            super().act(case)
-        except libvirt.libvirtError:
-            pass
-        case.host.wait_daemon()
-
-    def act(self, case):
-        listed(case)
-
-    def again(self, case):
-        if case.made in listed(case):
-            case.oracle.dom.checkpointLookupByName(case.made).delete(0)
-            case.oracle.moments = [m for m in case.oracle.moments if m.name != case.made]
-        super().act(case)
-        self.keep(case)
-
-
 class Off(Operation):
     """An operation on a guest that is off; `qemu` is the storage daemon."""
 
@@ -406,7 +378,6 @@ OPERATIONS = {o.name: o for o in (
     Redefine('redefine'), Copy('finish', 'finish'), Copy('mirror-end', 'end'),
     Copy('pivot', 'pivot'), Abort('abort', 'finish'), Abort('abort-mirror', 'mirror'),
     Resume('resume', 'finish'), Push('push'), Pull('pull'), Start('start-after-loss'),
-    Recover('recover-create', 'qmp/transaction/after'),
     Off('off-create', Create('create'), 72),
     Off('off-delete', DeleteOnly('delete-only', 'c1', 15), 32),
     Off('off-finish', Copy('finish', 'finish'), 133))}
