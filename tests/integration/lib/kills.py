@@ -63,8 +63,8 @@ class Case:
         self.known = set()  # files that may lie about
         self.error = None  # what the interrupted call said
         self.oracle = self.vm = None
-        self._gate = os.path.join(host.work, f'gate-{time.monotonic_ns()}')
-        self._log = self._gate + '.log'
+        self.gate = os.path.join(host.work, f'gate-{time.monotonic_ns()}')
+        self._log = self.gate + '.log'
         self._writes = 0
         self._crashes = 0
         self._dead = None
@@ -159,7 +159,7 @@ class Case:
             time.sleep(0.005)
 
     def _release(self):
-        with open(self._gate, 'w'):
+        with open(self.gate, 'w'):
             pass
 
     def _kill_qemu(self, notice):
@@ -271,7 +271,7 @@ class Case:
         self.settle_disks('etc', 'lib')
         where = self.number if isinstance(self.number, str) else f'*@{self.number}'
         self._start_daemon(env={
-            'VIRT_CHECKPOINT_FAULTS': f'{where}=hold:{self._gate}',
+            'VIRT_CHECKPOINT_FAULTS': f'{where}=hold:{self.gate}',
             'VIRT_CHECKPOINT_FAULTS_LOG': self._log})
         thread = threading.Thread(target=self._act, daemon=True)
         self.oracle.connect()
@@ -546,7 +546,7 @@ class Case:
         if self.party == 'front' and os.path.exists(self.host.front):
             os.unlink(self.host.front)
         self.host.front = os.path.join(self.host.run, 'virtcheckpointd-sock')
-        for path in glob.glob(self._gate + '*'):
+        for path in glob.glob(self.gate + '*'):
             os.unlink(path)
         if not self.vm:
             return

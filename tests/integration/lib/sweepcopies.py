@@ -169,6 +169,15 @@ class Heal(Operation):
         if state['state'] != 'completed':
             raise Failure(f'the heal: {state}')
 
+    def settle(self, case):
+        """It goes on without its client, while its daemon lives."""
+        def over():
+            try:
+                return self._command(case, 'query-heal', disk=case.disk)['state'] != 'running'
+            except libvirt.libvirtError:
+                return True  # this daemon knows of none
+        wait_for(over, 'the heal is over', 60)
+
     def written(self, case):
         pass
 

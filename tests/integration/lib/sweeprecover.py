@@ -32,7 +32,7 @@ class Recover(Operation):
 
     def between(self, case):
         """The first death."""
-        log, gate = case.path('first.log'), case.path('first.gate')
+        log, gate = case.gate + '-first.log', case.gate + '-first'
         case.host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'{self.point}=hold:{gate}',
                                     'VIRT_CHECKPOINT_FAULTS_LOG': log})
         case.oracle.connect()
@@ -44,7 +44,6 @@ class Recover(Operation):
         if thread.is_alive():
             raise Failure(f'{self.inner.name} does not return')
         case.error = None
-        os.unlink(log)
 
     def _attempt(self, case):
         try:
@@ -102,7 +101,7 @@ class Recover(Operation):
 
 RECOVERIES = {o.name: o for o in (
     Recover('recover-create', Create('create'), 'qmp/transaction/after', usual=56),
-    Recover('recover-delete', Delete('delete-middle', 'c2'), 'delete/handed-over'),
-    Recover('recover-finish', Copy('finish', 'finish'), 'mirror/before-commit-pivot', True),
-    Recover('recover-pivot', Copy('pivot', 'pivot'), 'mirror/before-pivot', True),
-    Recover('recover-off', Off('off-create', Create('create'), 72), 'offline/opened', True))}
+    Recover('recover-delete', Delete('delete-middle', 'c2'), 'delete/handed-over', usual=12),
+    Recover('recover-finish', Copy('finish', 'finish'), 'mirror/before-commit-pivot', True, 35),
+    Recover('recover-pivot', Copy('pivot', 'pivot'), 'mirror/before-pivot', True, 68),
+    Recover('recover-off', Off('off-create', Create('create'), 72), 'offline/opened', True, 72))}
