@@ -365,7 +365,7 @@ virCheckpointBackupUndo(virCheckpointBackup *backup)
     virCheckpointOperation *operation = backup->operation;
     g_autoptr(GError) error = NULL;
 
-    virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
+    virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
     backup->record->state = VIR_CHECKPOINT_BACKUP_BEGINNING;
     /* Settling is made for it: it takes back what the record says may be there. */
     if ((backup->plan && !backup->adopting &&

@@ -235,7 +235,7 @@ virCheckpointEngineParkRest(virCheckpointEngine *engine,
                target ? target : "all disks", error->message);
     if (segments->unswept ||
         (error && !g_error_matches(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY)))
-        virCheckpointEngineUnsettle(engine, segments->view->uuid);
+        virCheckpointEngineSettleLater(engine, segments->view->uuid);
 }
 
 /*
@@ -252,7 +252,7 @@ virCheckpointEnginePark(virCheckpointOperation *operation)
         virCheckpointSegmentsNew(operation->store, operation->view, NULL);
 
     if (segments && !virCheckpointSegmentsParkLast(segments))
-        virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
+        virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
 }
 
 /* A copy of a guest that is off has an image open: nobody else can write to it. */
@@ -305,12 +305,12 @@ virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
     virCheckpointLeavingFirst(operation->engine, operation->store, operation->view);
     if (!virCheckpointEngineCreateQuiesced(
             segments, def, flags & VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE, error)) {
-        virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
+        virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
         return FALSE;
     }
     g_info("domain %s: checkpoint '%s' created", operation->view->name, def->name);
     if (!virCheckpointSegmentsParkLast(segments))
-        virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
+        virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
     return TRUE;
 }
 
@@ -437,16 +437,16 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
         const gchar *id = g_ptr_array_index(ids, i);
 
         if (!virCheckpointSegmentsDelete(segments, id, error)) {
-            virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
+            virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
             return FALSE;
         }
     }
     g_info("domain %s: checkpoint '%s' deleted (%u in all)", operation->view->name,
            name, ids->len);
     if (!virCheckpointSegmentsSeemTracked(segments))
-        virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
+        virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
     if (!virCheckpointSegmentsParkLast(segments))
-        virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
+        virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
     virCheckpointSegmentsSweepOff(segments, targets);
     return TRUE;
 }

@@ -173,7 +173,7 @@ virCheckpointCompactTask(virCheckpointEngine *engine, gpointer data)
     if (store && virCheckpointCompactDomain(store, &error))
         return;
     /* Files that no record names may be left. */
-    virCheckpointEngineUnsettle(engine, uuid);
+    virCheckpointEngineSettleLater(engine, uuid);
     g_info("domain %s: %s", uuid, error->message);
 }
 

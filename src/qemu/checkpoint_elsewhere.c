@@ -237,7 +237,7 @@ virCheckpointElsewhereTake(virCheckpointOperation *operation,
         return virCheckpointElsewhereRefuse(operation, def,
                                             g_ptr_array_index(targets, 0), error);
     if (!virCheckpointElsewhereAdd(segments, def, targets, error)) {
-        virCheckpointEngineUnsettle(operation->engine, operation->view->uuid);
+        virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
         return FALSE;
     }
     g_info("domain %s: checkpoint '%s', which another store has, is redefined: it is "

@@ -527,6 +527,7 @@ virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
     engine->mirrors = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     engine->dialects = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     engine->settled = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    virCheckpointRetryInit(engine);
     engine->backups = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                             virCheckpointBackupEndFree);
     engine->pool =
@@ -559,6 +560,7 @@ virCheckpointEngineFree(virCheckpointEngine *engine)
     g_mutex_unlock(&engine->lock);
     virCheckpointMirrorStop(engine);
     g_thread_pool_free(engine->pool, FALSE, TRUE);
+    virCheckpointRetryFini(engine);
     virCheckpointMirrorFini(engine);
     virCheckpointEngineDropConnection(engine);
     virCheckpointEngineCloseIdle(engine);

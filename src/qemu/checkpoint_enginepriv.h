@@ -69,6 +69,7 @@ struct virCheckpointEngine {
     gboolean stopping;
     guint busy;          /* operations and mirrors under way */
     GHashTable *settled; /* uuid: nothing is left over from earlier operations */
+    GHashTable *retries; /* uuid -> what checkpoint_retry.c wants */
     GHashTable
         *backups; /* uuid -> virCheckpointBackupEnd* of the job that is recorded */
 };
@@ -141,6 +142,16 @@ virCheckpointEngineRelease(virCheckpointEngine *engine);
 /** The next operation on @uuid settles first.  Thread: any. */
 void
 virCheckpointEngineUnsettle(virCheckpointEngine *engine, const gchar *uuid);
+
+/** The same when something failed and may have left something: if no operation comes
+ * it is settled all the same, soon and until nothing fails.  Thread: any. */
+void
+virCheckpointEngineSettleLater(virCheckpointEngine *engine, const gchar *uuid);
+void
+virCheckpointRetryInit(virCheckpointEngine *engine);
+/** On the main context, when no thread of the engine is left. */
+void
+virCheckpointRetryFini(virCheckpointEngine *engine);
 
 /** TRUE if nothing is left over from earlier operations, as far as is known. */
 gboolean

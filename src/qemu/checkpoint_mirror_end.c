@@ -420,7 +420,7 @@ virCheckpointMirrorSettleSegments(const virCheckpointMirrorStep *step)
                                     step->mirror->target);
         return;
     }
-    virCheckpointEngineUnsettle(step->mirror->engine, step->mirror->uuid);
+    virCheckpointEngineSettleLater(step->mirror->engine, step->mirror->uuid);
     g_warning("domain '%s', disk '%s': after the mirror: %s", step->view->name,
               step->mirror->target, error->message);
 }

@@ -503,7 +503,7 @@ virCheckpointMirrorAdvance(virCheckpointMirror *mirror,
     /* As after any operation that fails half way: nodes whose command was not answered,
      * and a deletion that did not end, are for settling. */
     if (error)
-        virCheckpointEngineUnsettle(mirror->engine, mirror->uuid);
+        virCheckpointEngineSettleLater(mirror->engine, mirror->uuid);
     if (result != VIR_CHECKPOINT_MIRROR_RETRY || !error)
         return result;
     g_warning("domain %s, disk '%s': mirror job in state %s: %s", mirror->uuid,

@@ -67,7 +67,7 @@ virCheckpointOperationSettle(virCheckpointOperation *operation, GError **error)
     virCheckpointLeavingSettle(engine, operation->store, operation->view);
     if (!virCheckpointRecoverySettle(engine, operation->store, operation->view,
                                      error)) {
-        virCheckpointEngineUnsettle(engine, uuid);
+        virCheckpointEngineSettleLater(engine, uuid);
         return FALSE;
     }
     /* A domain that is off is looked at each time: its start may precede its event. */

@@ -82,6 +82,20 @@ def helpers(vm):
             node['drv'] == 'qcow2' and node['node-name'].endswith('.0')]
 
 
+def test_what_failed_is_settled_without_being_asked(host):
+    """A frozen bitmap whose parking failed would die with QEMU: nobody calls, and it is
+    parked all the same, also when that fails once more."""
+    host.start_daemon(env={
+        'VIRT_CHECKPOINT_FAULTS': 'park/released@1=fail,settle/jobs@2=fail'})
+    oracle = Oracle(host, VM(host, disks={'vda': 8 * MIB}), host.random)
+    oracle.create()
+    oracle.write()
+    oracle.create()
+    assert len(oracle.vm.bitmaps('vda')) == 2
+    wait_for(lambda: len(oracle.vm.bitmaps('vda')) == 1, 'it is parked', 30)
+    oracle.check()
+
+
 def test_a_creation_whose_sidecars_are_gone(host):
     """QEMU refuses what would fill them: the checkpoint is made without, and parked."""
     oracle = oracle_of(host)
