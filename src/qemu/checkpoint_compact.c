@@ -25,28 +25,16 @@
 #include "checkpoint_fault.h"
 #include "checkpoint_mirror_resume.h"
 
-/* Reads all; FALSE when one cannot be read.  Bitmaps merge only between disks of equal
- * size: *@equal. */
+/* Bitmaps merge only between disks of equal size. */
 static gboolean
-virCheckpointCompactMeasure(virCheckpointStoreDomain *store,
-                            const virCheckpointSegment *segment,
-                            virCheckpointSidecarInfo *all,
-                            gboolean *equal,
-                            GError **error)
+virCheckpointCompactIsEqual(GArray *infos)
 {
+    guint64 sizeBytes = g_array_index(infos, virCheckpointSidecarInfo, 0).sizeBytes;
     guint i;
 
-    *equal = TRUE;
-    for (i = 0; i < segment->sidecars->len; i++) {
-        g_autofree gchar *path = virCheckpointStoreDomainPath(
-            store, g_ptr_array_index(segment->sidecars, i), error);
-        virCheckpointSidecarInfo info;
-
-        if (!path || !virCheckpointSidecarRead(path, &info, error))
+    for (i = 1; i < infos->len; i++) {
+        if (g_array_index(infos, virCheckpointSidecarInfo, i).sizeBytes != sizeBytes)
             return FALSE;
-        *equal = *equal && (i == 0 || info.sizeBytes == all->sizeBytes);
-        if (i == 0 || info.granularity < all->granularity)
-            *all = info;
     }
     return TRUE;
 }
@@ -80,15 +68,16 @@ virCheckpointCompactSegment(virCheckpointStoreDomain *store,
 {
     g_autofree gchar *name =
         virCheckpointCompactName(store, g_ptr_array_index(segment->sidecars, 0), error);
-    virCheckpointSidecarInfo all = {0};
-    gboolean equal;
+    g_autoptr(GArray) infos = NULL;
 
-    if (!name || !virCheckpointCompactMeasure(store, segment, &all, &equal, error))
+    if (!name ||
+        !(infos = virCheckpointSidecarReadAll(store, segment->sidecars, error)))
         return FALSE;
-    if (!equal)
+    if (!virCheckpointCompactIsEqual(infos))
         return TRUE;
-    if (!virCheckpointSidecarUnite(store, segment->sidecars, all.sizeBytes,
-                                   all.granularity, name, error) ||
+    if (!virCheckpointSidecarUnite(
+            store, segment->sidecars, infos,
+            g_array_index(infos, virCheckpointSidecarInfo, 0).sizeBytes, name, error) ||
         !virCheckpointFaultPoint("compact/written", error))
         return FALSE;
     g_ptr_array_set_size(segment->sidecars, 0);

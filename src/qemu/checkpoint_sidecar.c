@@ -400,22 +400,44 @@ virCheckpointSidecarResized(const gchar *path, guint64 sizeBytes, GError **error
     return g_steal_pointer(&copy);
 }
 
-/* Hands sidecar @fileName over to be merged into a bitmap of a disk of @sizeBytes. */
+GArray *
+virCheckpointSidecarReadAll(virCheckpointStoreDomain *store,
+                            GPtrArray *sidecars,
+                            GError **error)
+{
+    g_autoptr(GArray) infos =
+        g_array_new(FALSE, FALSE, sizeof(virCheckpointSidecarInfo));
+    guint i;
+
+    for (i = 0; i < sidecars->len; i++) {
+        g_autofree gchar *path =
+            virCheckpointStoreDomainPath(store, g_ptr_array_index(sidecars, i), error);
+        virCheckpointSidecarInfo info;
+
+        if (!path || !virCheckpointSidecarRead(path, &info, error))
+            return NULL;
+        g_array_append_val(infos, info);
+    }
+    return g_steal_pointer(&infos);
+}
+
+/* Hands sidecar @fileName, of @fileSizeBytes, over to be merged into a bitmap of a disk
+ * of @sizeBytes. */
 static gboolean
 virCheckpointSidecarLoadAdd(virCheckpointStoreDomain *store,
                             virCheckpointSidecarNodes *nodes,
                             const gchar *fileName,
+                            guint64 fileSizeBytes,
                             guint64 sizeBytes,
                             GError **error)
 {
     g_autofree gchar *path = virCheckpointStoreDomainPath(store, fileName, error);
     g_autofree gchar *bitmap = virCheckpointSidecarBitmap(fileName);
     g_autofree gchar *resized = NULL;
-    virCheckpointSidecarInfo info;
 
-    if (!path || !virCheckpointSidecarRead(path, &info, error))
+    if (!path)
         return FALSE;
-    if (info.sizeBytes != sizeBytes &&
+    if (fileSizeBytes != sizeBytes &&
         !(resized = virCheckpointSidecarResized(path, sizeBytes, error)))
         return FALSE;
     return virCheckpointSidecarNodesAdd(nodes, resized ? resized : path, bitmap,
@@ -450,6 +472,7 @@ static gboolean
 virCheckpointSidecarLoadBatch(virCheckpointStoreDomain *store,
                               virCheckpointMonitor *monitor,
                               gchar **names,
+                              const virCheckpointSidecarInfo *infos,
                               guint count,
                               const virCheckpointBitmapRef *target,
                               guint64 sizeBytes,
@@ -465,7 +488,8 @@ virCheckpointSidecarLoadBatch(virCheckpointStoreDomain *store,
     for (i = 0; i < count; i++) {
         virCheckpointBitmapRef ref;
 
-        if (!virCheckpointSidecarLoadAdd(store, nodes, names[i], sizeBytes, error))
+        if (!virCheckpointSidecarLoadAdd(store, nodes, names[i], infos[i].sizeBytes,
+                                         sizeBytes, error))
             return FALSE;
         ref = virCheckpointSidecarNodesRef(nodes, i);
         g_array_append_val(sources, ref);
@@ -479,24 +503,23 @@ virCheckpointSidecarLoadBatch(virCheckpointStoreDomain *store,
            virCheckpointSidecarNodesClose(nodes, error);
 }
 
-/* The finest granularity of @sidecars: nothing is lost in one of that. */
-static gboolean
-virCheckpointSidecarFinest(virCheckpointStoreDomain *store,
-                           GPtrArray *sidecars,
-                           guint64 *granularity,
-                           GError **error)
+gboolean
+virCheckpointSidecarLoadRead(virCheckpointStoreDomain *store,
+                             virCheckpointMonitor *monitor,
+                             GPtrArray *sidecars,
+                             GArray *infos,
+                             const virCheckpointBitmapRef *target,
+                             guint64 sizeBytes,
+                             GError **error)
 {
-    guint i;
+    guint done;
 
-    for (i = 0; i < sidecars->len; i++) {
-        g_autofree gchar *path =
-            virCheckpointStoreDomainPath(store, g_ptr_array_index(sidecars, i), error);
-        virCheckpointSidecarInfo info;
-
-        if (!path || !virCheckpointSidecarRead(path, &info, error))
+    for (done = 0; done < sidecars->len; done += SIDECAR_BATCH) {
+        if (!virCheckpointSidecarLoadBatch(
+                store, monitor, (gchar **)sidecars->pdata + done,
+                &g_array_index(infos, virCheckpointSidecarInfo, done),
+                MIN(SIDECAR_BATCH, sidecars->len - done), target, sizeBytes, error))
             return FALSE;
-        if (i == 0 || info.granularity < *granularity)
-            *granularity = info.granularity;
     }
     return TRUE;
 }
@@ -506,22 +529,23 @@ static gboolean
 virCheckpointSidecarLoadUnited(virCheckpointStoreDomain *store,
                                virCheckpointMonitor *monitor,
                                GPtrArray *sidecars,
+                               GArray *infos,
                                const virCheckpointBitmapRef *target,
                                guint64 sizeBytes,
                                GError **error)
 {
+    virCheckpointSidecarInfo united = {.sizeBytes = sizeBytes};
     g_autofree gchar *id = virCheckpointRecordNewId();
     g_autofree gchar *name = g_strconcat(id, ".0.qcow2", NULL);
     g_autofree gchar *path = virCheckpointStoreDomainPath(store, name, error);
-    guint64 granularity = 0;
     gboolean loaded;
 
-    loaded = path && virCheckpointSidecarFinest(store, sidecars, &granularity, error) &&
-             virCheckpointSidecarUnite(store, sidecars, sizeBytes, granularity, name,
-                                       error) &&
-             virCheckpointFaultPoint("load/united", error) &&
-             virCheckpointSidecarLoadBatch(store, monitor, &name, 1, target, sizeBytes,
-                                           error);
+    loaded =
+        path &&
+        virCheckpointSidecarUnite(store, sidecars, infos, sizeBytes, name, error) &&
+        virCheckpointFaultPoint("load/united", error) &&
+        virCheckpointSidecarLoadBatch(store, monitor, &name, &united, 1, target,
+                                      sizeBytes, error);
     if (path)
         unlink(path);
     return loaded;
@@ -537,8 +561,8 @@ virCheckpointSidecarLoad(virCheckpointStoreDomain *store,
 {
     virCheckpointBitmapRef target = {.node = node, .name = name};
     g_autoptr(virCheckpointGraph) graph = NULL;
+    g_autoptr(GArray) infos = NULL;
     const virCheckpointNode *into;
-    guint done;
 
     if (sidecars->len == 0)
         return TRUE;
@@ -549,15 +573,11 @@ virCheckpointSidecarLoad(virCheckpointStoreDomain *store,
                     "there is no node '%s'", node);
         return FALSE;
     }
+    if (!(infos = virCheckpointSidecarReadAll(store, sidecars, error)))
+        return FALSE;
     if (sidecars->len >= SIDECAR_MANY && virCheckpointMonitorHasFds(monitor))
-        return virCheckpointSidecarLoadUnited(store, monitor, sidecars, &target,
+        return virCheckpointSidecarLoadUnited(store, monitor, sidecars, infos, &target,
                                               into->sizeBytes, error);
-    for (done = 0; done < sidecars->len; done += SIDECAR_BATCH) {
-        if (!virCheckpointSidecarLoadBatch(store, monitor,
-                                           (gchar **)sidecars->pdata + done,
-                                           MIN(SIDECAR_BATCH, sidecars->len - done),
-                                           &target, into->sizeBytes, error))
-            return FALSE;
-    }
-    return TRUE;
+    return virCheckpointSidecarLoadRead(store, monitor, sidecars, infos, &target,
+                                        into->sizeBytes, error);
 }

@@ -32,6 +32,19 @@ virCheckpointSidecarRead(const gchar *path,
                          virCheckpointSidecarInfo *info,
                          GError **error);
 
+/**
+ * virCheckpointSidecarReadAll:
+ * @sidecars: gchar*: file names in the folder
+ *
+ * Reads each as virCheckpointSidecarRead(), once.
+ * Returns: (transfer full): virCheckpointSidecarInfo, in step with them; NULL when one
+ * cannot be read.
+ */
+GArray *
+virCheckpointSidecarReadAll(virCheckpointStoreDomain *store,
+                            GPtrArray *sidecars,
+                            GError **error);
+
 /** Makes file @path, an empty qcow2 of @sizeBytes that only we can read, in place of
  * what has that name; not synced (checkpoint_qcow2_make.c). */
 gboolean
@@ -145,15 +158,17 @@ virCheckpointSidecarFlush(virCheckpointStoreDomain *store,
 
 /**
  * virCheckpointSidecarUnite:
- * @sidecars: gchar*: file names in the folder; @sizeBytes, @granularity: of the new one
+ * @sidecars: gchar*: file names in the folder, at least one; @infos: what
+ * virCheckpointSidecarReadAll() said of them; @sizeBytes: of the new one
  *
- * Makes sidecar @fileName with the OR of them, in a storage daemon of its own.
+ * Makes sidecar @fileName with the OR of them, in a storage daemon of its own, of the
+ * finest granularity among them: nothing is lost in that.
  */
 gboolean
 virCheckpointSidecarUnite(virCheckpointStoreDomain *store,
                           GPtrArray *sidecars,
+                          GArray *infos,
                           guint64 sizeBytes,
-                          guint64 granularity,
                           const gchar *fileName,
                           GError **error);
 

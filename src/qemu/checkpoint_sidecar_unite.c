@@ -30,15 +30,28 @@ virCheckpointSidecarUniteDaemon(guint64 sizeBytes, GError **error)
     return virCheckpointMonitorNewStorageDaemon(argv, NULL, error);
 }
 
+static guint64
+virCheckpointSidecarUniteFinest(GArray *infos)
+{
+    guint64 finest = G_MAXUINT64;
+    guint i;
+
+    for (i = 0; i < infos->len; i++)
+        finest =
+            MIN(finest, g_array_index(infos, virCheckpointSidecarInfo, i).granularity);
+    return finest;
+}
+
 gboolean
 virCheckpointSidecarUnite(virCheckpointStoreDomain *store,
                           GPtrArray *sidecars,
+                          GArray *infos,
                           guint64 sizeBytes,
-                          guint64 granularity,
                           const gchar *fileName,
                           GError **error)
 {
     virCheckpointBitmapRef work = {WORK_NODE, WORK_BITMAP};
+    guint64 granularity = virCheckpointSidecarUniteFinest(infos);
     g_autoptr(GArray) sources =
         g_array_new(FALSE, FALSE, sizeof(virCheckpointBitmapRef));
     g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
@@ -51,8 +64,8 @@ virCheckpointSidecarUnite(virCheckpointStoreDomain *store,
                         VIR_CHECKPOINT_BITMAP_DISABLED);
     g_array_append_val(sources, work);
     return virCheckpointTxnRun(txn, monitor, error) &&
-           virCheckpointSidecarLoad(store, monitor, sidecars, WORK_NODE, WORK_BITMAP,
-                                    error) &&
+           virCheckpointSidecarLoadRead(store, monitor, sidecars, infos, &work,
+                                        sizeBytes, error) &&
            virCheckpointSidecarWrite(store, monitor, sizeBytes, granularity, sources,
                                      fileName, error);
 }

@@ -51,4 +51,16 @@ virCheckpointSidecarNodesCount(const virCheckpointSidecarNodes *nodes);
 virCheckpointBitmapRef
 virCheckpointSidecarNodesRef(const virCheckpointSidecarNodes *nodes, guint i);
 
+/** As virCheckpointSidecarLoad(), in batches, of sidecars that were read already
+ * (virCheckpointSidecarReadAll(): @infos), into bitmap @target of a node of @sizeBytes.
+ */
+gboolean
+virCheckpointSidecarLoadRead(virCheckpointStoreDomain *store,
+                             virCheckpointMonitor *monitor,
+                             GPtrArray *sidecars,
+                             GArray *infos,
+                             const virCheckpointBitmapRef *target,
+                             guint64 sizeBytes,
+                             GError **error);
+
 #endif

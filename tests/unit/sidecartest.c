@@ -279,14 +279,24 @@ testSeesInUse(void)
 }
 
 static void
-testAddBitmap(QsdGuest *guest, const gchar *node, const gchar *name, guint flags)
+testAddBitmapOf(QsdGuest *guest,
+                const gchar *node,
+                const gchar *name,
+                guint64 granularity,
+                guint flags)
 {
     g_autoptr(virCheckpointTxn) txn = virCheckpointTxnNew();
     g_autoptr(GError) error = NULL;
 
-    virCheckpointTxnAdd(txn, node, name, 65536, flags);
+    virCheckpointTxnAdd(txn, node, name, granularity, flags);
     virCheckpointTxnRun(txn, guest->view.monitor, &error);
     g_assert_no_error(error);
+}
+
+static void
+testAddBitmap(QsdGuest *guest, const gchar *node, const gchar *name, guint flags)
+{
+    testAddBitmapOf(guest, node, name, 65536, flags);
 }
 
 static guint64
@@ -354,6 +364,48 @@ testManyAreMerged(void)
     g_assert_no_error(error);
     g_assert_cmpuint(testCount(guest, "vda", "all"), ==, 3);
     g_assert_cmpuint(qsdGuestStrayNodes(guest), ==, 0);
+}
+
+static void
+testManyBecomeOne(void)
+{
+    g_autoptr(QsdGuest) guest = NULL;
+    g_autoptr(GPtrArray) names = NULL;
+    g_autoptr(GArray) infos = NULL;
+    g_autofree gchar *id = virCheckpointRecordNewId();
+    g_autofree gchar *name = g_strconcat(id, ".1.qcow2", NULL);
+    g_autofree gchar *path = NULL;
+    virCheckpointBitmapRef ref = {"vda", "fine"};
+    g_autoptr(GArray) sources = g_array_new(FALSE, FALSE, sizeof(ref));
+    virCheckpointSidecarInfo info;
+    g_autoptr(GError) error = NULL;
+
+    if (testSkip())
+        return;
+    guest = qsdGuestNew();
+    names = testWriteSidecars(guest, 2);
+    testAddBitmapOf(guest, "vda", "fine", 4096, 0);
+    qsdGuestWrite(guest, 0, 5);
+    g_array_append_val(sources, ref);
+    virCheckpointSidecarWrite(guest->slot, guest->view.monitor, QSD_GUEST_SIZE, 4096,
+                              sources, name, &error);
+    g_assert_no_error(error);
+    g_ptr_array_add(names, g_strdup(name));
+    infos = virCheckpointSidecarReadAll(guest->slot, names, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(infos->len, ==, 3);
+    virCheckpointSidecarUnite(guest->slot, names, infos, QSD_GUEST_SIZE, "all.1.qcow2",
+                              &error);
+    g_assert_no_error(error);
+    path = virCheckpointStoreDomainPath(guest->slot, "all.1.qcow2", NULL);
+    g_assert_true(virCheckpointSidecarRead(path, &info, NULL));
+    g_assert_cmpuint(info.granularity, ==, 4096);
+    /* Neither less nor more than they had. */
+    g_assert_cmpuint(info.countBytes, ==, 2 * QSD_GUEST_CLUSTER + 4096);
+    g_assert_cmpint(unlink(path), ==, 0);
+    g_ptr_array_add(names, g_strdup("all.1.qcow2"));
+    g_assert_null(virCheckpointSidecarReadAll(guest->slot, names, &error));
+    g_assert_nonnull(strstr(error->message, path));
 }
 
 static void
@@ -425,6 +477,7 @@ main(int argc, char **argv)
     g_test_add_func("/sidecar/survives-changed-bytes", testSurvivesChangedBytes);
     g_test_add_func("/sidecar/sees-in-use", testSeesInUse);
     g_test_add_func("/sidecar/many-are-merged", testManyAreMerged);
+    g_test_add_func("/sidecar/many-become-one", testManyBecomeOne);
     g_test_add_func("/sidecar/missing-one-is-an-error", testMissingSidecarIsAnError);
     g_test_add_func("/sidecar/resized-disk-keeps-its-bits",
                     testResizedDiskKeepsItsBits);
