@@ -62,7 +62,7 @@ virCheckpointHealthRole(virCheckpointSegments *segments, const gchar *bitmap)
             if (!g_ptr_array_find_with_equal_func(segment->bitmaps, bitmap, g_str_equal,
                                                   NULL))
                 continue;
-            return virCheckpointSegmentsIsActive(segments, record, segment, bitmap)
+            return virCheckpointSegmentsIsRecording(segments, segment->target, bitmap)
                        ? VIR_CHECKPOINT_ROLE_ACTIVE
                        : VIR_CHECKPOINT_ROLE_FROZEN;
         }

@@ -593,8 +593,8 @@ virCheckpointSegmentsParkOff(virCheckpointSegments *segments)
                 g_ptr_array_index(record->segments, j);
 
             for (k = 0; k < segment->bitmaps->len; k++) {
-                if (!virCheckpointSegmentsIsActive(
-                        segments, record, segment,
+                if (!virCheckpointSegmentsIsRecording(
+                        segments, segment->target,
                         g_ptr_array_index(segment->bitmaps, k)))
                     virCheckpointOfflineAddTarget(targets, segment->target);
             }

@@ -320,24 +320,6 @@ virCheckpointParkLower(virCheckpointSegments *segments,
                 virCheckpointParkNewParts(segments, with, item->name, error)) != NULL;
 }
 
-/* TRUE if bitmap @name of @record's segment is the active one of the disk's newest,
- * which a deletion that did not end has handed on already: it records, whoever names
- * it. */
-static gboolean
-virCheckpointParkIsHandedOn(virCheckpointSegments *segments,
-                            const virCheckpointRecord *record,
-                            const virCheckpointSegment *segment,
-                            const gchar *name)
-{
-    const virCheckpointRecord *newest =
-        virCheckpointSegmentsNewest(segments, segment->target);
-
-    return newest && !g_str_equal(newest->id, record->id) &&
-           g_strcmp0(virCheckpointSegmentActive(
-                         virCheckpointRecordSegment(newest, segment->target)),
-                     name) == 0;
-}
-
 /* Adds to @items what is to be parked of @segment. */
 static gboolean
 virCheckpointParkSegment(virCheckpointSegments *segments,
@@ -351,16 +333,16 @@ virCheckpointParkSegment(virCheckpointSegments *segments,
 
     for (i = 0; i < segment->bitmaps->len; i++) {
         const gchar *name = g_ptr_array_index(segment->bitmaps, i);
-        gboolean ok;
+        gboolean ok = TRUE;
 
-        if (virCheckpointParkIsHandedOn(segments, record, segment, name)) {
+        if (!virCheckpointSegmentsIsRecording(segments, segment->target, name))
+            ok = virCheckpointParkFrozen(segments, record, segment, name, items, left,
+                                         error);
+        else if (virCheckpointSegmentsIsActive(segments, record, segment, name))
+            ok = virCheckpointParkLower(segments, record, segment, items, left, error);
+        else
+            /* A deletion that did not end has handed it on already. */
             *left = TRUE;
-            continue;
-        }
-        ok = virCheckpointSegmentsIsActive(segments, record, segment, name)
-                 ? virCheckpointParkLower(segments, record, segment, items, left, error)
-                 : virCheckpointParkFrozen(segments, record, segment, name, items, left,
-                                           error);
         if (!ok)
             return FALSE;
     }
@@ -529,7 +511,7 @@ virCheckpointParkSeemsLost(virCheckpointSegments *segments,
         const gchar *name = g_ptr_array_index(segment->bitmaps, i);
         g_autoptr(GPtrArray) with = g_ptr_array_new();
 
-        if (!virCheckpointSegmentsIsActive(segments, record, segment, name) &&
+        if (!virCheckpointSegmentsIsRecording(segments, segment->target, name) &&
             virCheckpointParkLook(segments, top, segment, name, with) ==
                 VIR_CHECKPOINT_PARK_PARTS_LOST)
             return TRUE;

@@ -257,16 +257,26 @@ virCheckpointSegmentActive(const virCheckpointSegment *segment)
 }
 
 gboolean
+virCheckpointSegmentsIsRecording(virCheckpointSegments *segments,
+                                 const gchar *target,
+                                 const gchar *name)
+{
+    const virCheckpointRecord *newest = virCheckpointSegmentsNewest(segments, target);
+
+    return newest && g_strcmp0(virCheckpointSegmentActive(
+                                   virCheckpointRecordSegment(newest, target)),
+                               name) == 0;
+}
+
+gboolean
 virCheckpointSegmentsIsActive(virCheckpointSegments *segments,
                               const virCheckpointRecord *record,
                               const virCheckpointSegment *segment,
                               const gchar *name)
 {
-    const virCheckpointRecord *newest =
-        virCheckpointSegmentsNewest(segments, segment->target);
-
-    return newest && g_str_equal(newest->id, record->id) &&
-           g_strcmp0(virCheckpointSegmentActive(segment), name) == 0;
+    return virCheckpointSegmentsIsRecording(segments, segment->target, name) &&
+           g_str_equal(virCheckpointSegmentsNewest(segments, segment->target)->id,
+                       record->id);
 }
 
 static gboolean

@@ -23,7 +23,14 @@ virCheckpointSegmentsNewest(virCheckpointSegments *segments, const gchar *target
 const gchar *
 virCheckpointSegmentActive(const virCheckpointSegment *segment);
 
-/** TRUE if bitmap @name of @record's @segment is the disk's active one. */
+/** TRUE if bitmap @name is the active one of disk @target's newest segment: it records,
+ * whichever other record names it, too, because a deletion did not end. */
+gboolean
+virCheckpointSegmentsIsRecording(virCheckpointSegments *segments,
+                                 const gchar *target,
+                                 const gchar *name);
+
+/** The same, and @record, one of whose segments is @segment, is the newest. */
 gboolean
 virCheckpointSegmentsIsActive(virCheckpointSegments *segments,
                               const virCheckpointRecord *record,

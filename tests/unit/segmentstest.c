@@ -21,7 +21,8 @@
 #include "checkpoint_compact.h"
 #include "checkpoint_enginepriv.h"
 #include "checkpoint_error.h"
-#include "checkpoint_segments.h"
+#include "checkpoint_healthpriv.h"
+#include "checkpoint_segmentspriv.h"
 #include "qsdguest.h"
 
 #define MAX_CHECKPOINTS 16
@@ -303,6 +304,37 @@ testLossIsSaidAndTrackingRestarts(void)
     testCheck(&oracle);
 }
 
+/* A deletion that did not end leaves two records that name what records. */
+static void
+testHandedOnIsNotFrozen(void)
+{
+    g_auto(TestOracle) oracle = {0};
+    g_autoptr(virCheckpointSegments) segments = NULL;
+    g_autoptr(GError) failed = NULL;
+    g_autoptr(GError) waits = NULL;
+    const virCheckpointBitmapInfo *active;
+
+    if (testSkip())
+        return;
+    testSetUp(&oracle);
+    g_setenv("VIRT_CHECKPOINT_FAULTS", "delete/handed-over@1=fail", TRUE);
+    g_assert_false(testDelete(&oracle, 2, &failed));
+    g_unsetenv("VIRT_CHECKPOINT_FAULTS");
+    segments = testSegments(&oracle);
+    g_assert_false(virCheckpointSegmentsPark(segments, NULL, &waits));
+    g_assert_nonnull(strstr(waits->message, "cannot be parked yet"));
+    active =
+        g_ptr_array_index(virCheckpointGraphNode(segments->graph, "vda")->bitmaps, 0);
+    g_assert_true(active->recording);
+    g_assert_false(virCheckpointSegmentsHasReleased(segments));
+    g_assert_cmpint(virCheckpointHealthRole(segments, active->name), ==,
+                    VIR_CHECKPOINT_ROLE_ACTIVE);
+    testSettle(&oracle);
+    testDeleted(&oracle, 2);
+    testWrite(&oracle, 0);
+    testCheck(&oracle);
+}
+
 typedef gboolean (*TestOperation)(TestOracle *oracle, GError **error);
 
 static gboolean
@@ -506,6 +538,7 @@ main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/segments/every-deletion", testEveryDeletion);
     g_test_add_func("/segments/clean-restart-keeps-all", testCleanRestartKeepsAll);
+    g_test_add_func("/segments/handed-on-is-not-frozen", testHandedOnIsNotFrozen);
     g_test_add_func("/segments/loss-is-said-and-tracking-restarts",
                     testLossIsSaidAndTrackingRestarts);
     g_test_add_func("/segments/undecided-creation-loses-nothing",
