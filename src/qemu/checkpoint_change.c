@@ -12,7 +12,8 @@
  * what happened.  Without one it is settled later by sending the same transaction
  * again: "exists already" means that it ran, and a late twin of it then fails as a
  * whole.  Looking instead of sending would not do: a dead daemon's transaction can
- * still run inside libvirtd.
+ * still run inside libvirtd.  A guest whose file systems are to be still is frozen for
+ * that transaction alone: all that it needs is open by then.
  *
  * Delete is a change of records, not of bitmaps: bitmap names are ids, so the previous
  * segment of each disk takes the parts over as they are, an active bitmap included.
@@ -27,6 +28,7 @@
 #include "checkpoint_fault.h"
 #include "checkpoint_heirs.h"
 #include "checkpoint_offline.h"
+#include "checkpoint_quiesce.h"
 
 virCheckpointTxn *
 virCheckpointSegmentsCreateTxn(virCheckpointSegments *segments,
@@ -225,10 +227,11 @@ virCheckpointSegmentsPlan(virCheckpointSegments *segments,
 }
 
 /* Sends the transaction, together with what fills the sidecars that are open for it: if
- * QEMU does not like that, without. */
+ * QEMU does not like that, without, and *@ahead is FALSE. */
 static gboolean
 virCheckpointChangeSend(virCheckpointSegments *segments,
                         virCheckpointRecord *record,
+                        gboolean *ahead,
                         GError **error)
 {
     g_autoptr(virCheckpointTxn) txn = virCheckpointSegmentsCreateTxn(segments, record);
@@ -239,15 +242,37 @@ virCheckpointChangeSend(virCheckpointSegments *segments,
         return virCheckpointTxnRun(txn, segments->view->monitor, error);
     if (virCheckpointTxnRun(txn, segments->view->monitor, &refused))
         return TRUE;
-    virCheckpointSegmentsParkAheadDrop(segments);
     if (!virCheckpointMonitorAnswered(segments->view->monitor)) {
         g_propagate_error(error, g_steal_pointer(&refused));
         return FALSE;
     }
     g_debug("domain=%s created without parking ahead: %s", segments->view->uuid,
             refused->message);
+    *ahead = FALSE;
     alone = virCheckpointSegmentsCreateTxn(segments, record);
     return virCheckpointTxnRun(alone, segments->view->monitor, error);
+}
+
+/* The same, between freeze and thaw when asked: nothing else is, since all of the guest
+ * that writes waits.  Thaws whatever happens. */
+static gboolean
+virCheckpointChangeSendStill(virCheckpointSegments *segments,
+                             virCheckpointRecord *record,
+                             guint flags,
+                             GError **error)
+{
+    const gboolean quiesce = (flags & VIR_CHECKPOINT_SEGMENTS_QUIESCE) != 0;
+    gboolean ahead = TRUE;
+    gboolean sent;
+
+    if (quiesce && !virCheckpointQuiesceFreeze(segments->store, segments->view, error))
+        return FALSE;
+    sent = virCheckpointChangeSend(segments, record, &ahead, error);
+    if (quiesce)
+        virCheckpointQuiesceThaw(segments->store, segments->view);
+    if (!ahead)
+        virCheckpointSegmentsParkAheadDrop(segments);
+    return sent;
 }
 
 /*
@@ -257,12 +282,13 @@ virCheckpointChangeSend(virCheckpointSegments *segments,
 static gboolean
 virCheckpointChangeApply(virCheckpointSegments *segments,
                          virCheckpointRecord *record,
+                         guint flags,
                          GError **error)
 {
     guint attempt;
 
     for (attempt = 0; attempt < 2; attempt++) {
-        if (!virCheckpointChangeSend(segments, record, error) ||
+        if (!virCheckpointChangeSendStill(segments, record, flags, error) ||
             !virCheckpointSegmentsRestamp(segments, error) ||
             !virCheckpointFaultPoint("create/transaction", error) ||
             !virCheckpointSegmentsReadBack(segments, error) ||
@@ -282,12 +308,17 @@ virCheckpointChangeApply(virCheckpointSegments *segments,
 gboolean
 virCheckpointSegmentsCreate(virCheckpointSegments *segments,
                             const virCheckpointDef *def,
+                            guint flags,
                             virCheckpointRecord **record,
                             GError **error)
 {
     g_autoptr(virCheckpointRecord) plan = NULL;
     g_autoptr(GPtrArray) targets = NULL;
 
+    /* Who cannot be frozen is told before anything is done. */
+    if ((flags & VIR_CHECKPOINT_SEGMENTS_QUIESCE) &&
+        !virCheckpointQuiesceAsk(segments->view, error))
+        return FALSE;
     if (!virCheckpointSegmentsEnsure(segments, error) ||
         !(plan = virCheckpointSegmentsPlan(segments, def, error)) ||
         !virCheckpointFaultPoint("create/planned", error) ||
@@ -304,7 +335,7 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
         return FALSE;
     }
     virCheckpointSegmentsParkAhead(segments, plan);
-    if (!virCheckpointChangeApply(segments, plan, error)) {
+    if (!virCheckpointChangeApply(segments, plan, flags, error)) {
         virCheckpointSegmentsParkAheadDrop(segments);
         virCheckpointSegmentsReadBack(segments, NULL);
         /* Refused as a whole, or nobody knows: then it stays for settling. */

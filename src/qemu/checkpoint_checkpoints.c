@@ -21,7 +21,6 @@
 #include "checkpoint_leave.h"
 #include "checkpoint_leaving.h"
 #include "checkpoint_offline.h"
-#include "checkpoint_quiesce.h"
 #include "checkpoint_redefine.h"
 #include "checkpoint_segmentspriv.h"
 
@@ -205,24 +204,6 @@ virCheckpointEngineDisks(const virCheckpointDomainView *view)
     return disks;
 }
 
-/* Runs the creation, between freeze and thaw when asked; thaws whatever happens. */
-static gboolean
-virCheckpointEngineCreateQuiesced(virCheckpointSegments *segments,
-                                  const virCheckpointDef *def,
-                                  gboolean quiesce,
-                                  GError **error)
-{
-    gboolean done;
-
-    if (!quiesce)
-        return virCheckpointSegmentsCreate(segments, def, NULL, error);
-    if (!virCheckpointQuiesceFreeze(segments->store, segments->view, error))
-        return FALSE;
-    done = virCheckpointSegmentsCreate(segments, def, NULL, error);
-    virCheckpointQuiesceThaw(segments->store, segments->view);
-    return done;
-}
-
 void
 virCheckpointEngineParkRest(virCheckpointEngine *engine,
                             virCheckpointSegments *segments,
@@ -303,8 +284,11 @@ virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
     if (!virCheckpointSegmentsOpen(segments, targets, error))
         return FALSE;
     virCheckpointLeavingFirst(operation->engine, operation->store, operation->view);
-    if (!virCheckpointEngineCreateQuiesced(
-            segments, def, flags & VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE, error)) {
+    if (!virCheckpointSegmentsCreate(segments, def,
+                                     flags & VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE
+                                         ? VIR_CHECKPOINT_SEGMENTS_QUIESCE
+                                         : 0,
+                                     NULL, error)) {
         virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
         return FALSE;
     }

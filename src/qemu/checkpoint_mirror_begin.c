@@ -53,7 +53,7 @@ virCheckpointMirrorMakeCheckpoint(const virCheckpointMirrorStep *step, GError **
     virCheckpointDefSetDomain(def, step->view->xml);
     virCheckpointLeavingFirst(step->mirror->engine, step->store, step->view);
     if (!virCheckpointFaultPoint("mirror/before-checkpoint", error) ||
-        !virCheckpointSegmentsCreate(segments, def, &record, error))
+        !virCheckpointSegmentsCreate(segments, def, 0, &record, error))
         return FALSE;
     job->checkpointId = g_strdup(record->id);
     if (!virCheckpointFaultPoint("mirror/after-checkpoint", error) ||

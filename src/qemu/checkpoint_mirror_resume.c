@@ -157,7 +157,7 @@ virCheckpointMirrorTurnMake(const virCheckpointMirrorStep *step,
         virCheckpointMirrorCheckpointDef(name, job->target, disks);
 
     virCheckpointDefSetDomain(def, step->view->xml);
-    return virCheckpointSegmentsCreate(segments, def, NULL, error) &&
+    return virCheckpointSegmentsCreate(segments, def, 0, NULL, error) &&
            virCheckpointFaultPoint("mirror/turned", error) &&
            virCheckpointSegmentsRefresh(segments, error);
 }

@@ -37,8 +37,8 @@ virCheckpointQuiesceForget(virCheckpointStoreDomain *store)
  * Libvirt waits for ever for an agent that was there once and says nothing: that would
  * hold up everybody who wants something of the domain.  A ping has a limit.
  */
-static gboolean
-virCheckpointQuiescePing(virCheckpointDomainView *view, GError **error)
+gboolean
+virCheckpointQuiesceAsk(virCheckpointDomainView *view, GError **error)
 {
     g_autofree char *reply =
         virDomainQemuAgentCommand(view->domain, "{\"execute\":\"guest-ping\"}",
@@ -54,7 +54,7 @@ virCheckpointQuiesceFreeze(virCheckpointStoreDomain *store,
 {
     g_autofree gchar *path = virCheckpointStoreDomainPath(store, MARK, error);
 
-    if (!path || !virCheckpointQuiescePing(view, error) ||
+    if (!path || !virCheckpointQuiesceAsk(view, error) ||
         !virCheckpointFaultPoint("quiesce/before-mark", error) ||
         !virCheckpointFileWrite(path, "", error) ||
         !virCheckpointFaultPoint("quiesce/marked", error))
@@ -66,7 +66,7 @@ virCheckpointQuiesceFreeze(virCheckpointStoreDomain *store,
         virCheckpointDomainSetError(error);
     }
     /* The agent may do late what it was asked for, or have done half of it. */
-    if (virCheckpointQuiescePing(view, NULL) &&
+    if (virCheckpointQuiesceAsk(view, NULL) &&
         (virDomainFSThaw(view->domain, NULL, 0, 0) >= 0 ||
          virGetLastErrorCode() != VIR_ERR_AGENT_UNRESPONSIVE))
         virCheckpointQuiesceForget(store);
@@ -78,7 +78,7 @@ virCheckpointQuiesceThaw(virCheckpointStoreDomain *store, virCheckpointDomainVie
 {
     g_autoptr(GError) error = NULL;
 
-    if (virCheckpointQuiescePing(view, &error)) {
+    if (virCheckpointQuiesceAsk(view, &error)) {
         if (virDomainFSThaw(view->domain, NULL, 0, 0) >= 0) {
             virCheckpointQuiesceForget(store);
             return;

@@ -11,6 +11,10 @@
 #include "checkpoint_domain.h"
 #include "checkpoint_store.h"
 
+/** TRUE if the guest agent answers; else libvirt's error. */
+gboolean
+virCheckpointQuiesceAsk(virCheckpointDomainView *view, GError **error);
+
 /** Freezes them through the guest agent.  FALSE: libvirt's error, as without an agent;
  * nothing is frozen then. */
 gboolean

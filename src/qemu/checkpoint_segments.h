@@ -152,17 +152,26 @@ virCheckpointSegmentsValidate(virCheckpointSegments *segments,
                               const gchar *target,
                               GError **error);
 
+/** How a checkpoint is created. */
+typedef enum {
+    /* between freeze and thaw of the guest's file systems; libvirt's error where there
+     * is no agent */
+    VIR_CHECKPOINT_SEGMENTS_QUIESCE = 1 << 0,
+} virCheckpointSegmentsCreateFlags;
+
 /**
  * Creates a checkpoint: @def aligned (checkpoint_def.h), parent and time set here.
  * Record, transaction, invariant, record; previous segments are not parked yet, but
  * prepared for it: virCheckpointSegmentsPark() of the same @segments comes next.
  * @segments was just made or refreshed, and shows what is there when it returns TRUE:
  * each look at QEMU costs a client's time.
+ * @flags: virCheckpointSegmentsCreateFlags
  * @record: (out) (transfer full) (optional)
  */
 gboolean
 virCheckpointSegmentsCreate(virCheckpointSegments *segments,
                             const virCheckpointDef *def,
+                            guint flags,
                             virCheckpointRecord **record,
                             GError **error);
 /** Deletes one checkpoint (ENGINE rules: the parts go to the previous one). Also takes

@@ -2,11 +2,12 @@
 whatever happens."""
 
 import os
+import re
 import signal
 
 import libvirt
 
-from lib import store
+from lib import sent, store
 from lib.domain import MIB, qemu_img
 from lib.guest import Guest
 from lib.host import Failure, wait_for
@@ -15,6 +16,7 @@ from lib.runner import limit
 QUIESCE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE
 C = '<domaincheckpoint><name>{}</name></domaincheckpoint>'
 STATUS = 'guest-fsfreeze-status'
+FREEZE, THAW = 'virDomainFSFreeze', 'virDomainFSThaw'
 
 
 def guest_with_files(host):
@@ -45,6 +47,18 @@ def writes_on(guest):
     wait_for(lambda: guest.load_status()[0] > before + 3, 'the guest writes on', 60)
 
 
+def order(host, act):
+    """What our daemon asked of the guest's agent and QEMU while act() ran, in order."""
+    before = len(list(sent.calls(host.calls_log)))
+    act()
+    found = []
+    for name, arguments in list(sent.calls(host.calls_log))[before:]:
+        command = re.search(r'"execute":"([\w-]+)"', arguments)
+        if command or name in (FREEZE, THAW):
+            found.append(command.group(1) if command else name)
+    return [what for what in found if not what.startswith(('query-', 'x-'))]
+
+
 def names(dom):
     return sorted(c.getName() for c in dom.listAllCheckpoints())
 
@@ -65,8 +79,8 @@ def test_with_a_guest_agent(host):
     writes_on(guest)
     with open(host.calls_log) as log:
         calls = log.read()
-    assert 'virDomainFSFreeze' in calls and 'virDomainFSThaw' in calls
-    # It fails after the freeze.
+    assert FREEZE in calls and THAW in calls
+    # It fails: nothing was frozen for that.
     assert error_of(dom.checkpointCreateXML, C.format('c1'), QUIESCE)[0] == \
         libvirt.VIR_ERR_OPERATION_FAILED
     assert guest.agent(STATUS) == 'thawed'
@@ -93,3 +107,71 @@ def test_with_a_guest_agent(host):
     writes_on(guest)
     mark = os.path.join(store.folder(host, guest), 'frozen')
     assert names(dom) == ['c1', 'c2'] and not os.path.exists(mark)
+
+
+def rest(host, guest):
+    """What a creation must not leave."""
+    files = [name for name in os.listdir(store.folder(host, guest))
+             if name.endswith('.tmp') or name == 'frozen']
+    assert guest.agent(STATUS) == 'thawed'
+    assert not files and not guest.stray(), (files, guest.stray())
+
+
+def between(commands):
+    """What was sent between freeze and thaw."""
+    return commands[commands.index(FREEZE) + 1:
+                    commands.index(THAW)]
+
+
+@limit(240)
+def test_frozen_for_the_transaction_only(host):
+    """Everything is open before the freeze, and the thaw comes right after the
+    transaction; what fails before it freezes nothing, what fails with it leaves
+    nothing."""
+    host.start_daemon()
+    guest = guest_with_files(host)
+    guest.start_agent()
+
+    def create(name, fault=None):
+        """The order of things; the error is in failed."""
+        host.restart_daemon(env={'VIRT_CHECKPOINT_FAULTS': fault} if fault else {})
+        dom = host.connect(ours=True).lookupByName(guest.name)
+        failed.clear()
+        found = order(host, lambda: failed.append(
+            error_of(dom.checkpointCreateXML, C.format(name), QUIESCE)))
+        there.append(names(dom))
+        return found
+
+    failed, there = [], []
+    create('c1')
+    assert failed == [None], failed
+    found = create('c2')
+    assert failed == [None] and there[-1] == ['c1', 'c2'], (failed, there)
+    assert between(found) == ['transaction', 'guest-ping'], found
+    opened = found[:found.index(FREEZE)]
+    assert 'blockdev-add' in opened and 'add-fd' in opened, found
+    # The second one removes the bitmap that was parked.
+    assert found.count('transaction') == 2, found
+    rest(host, guest)
+    # The name is taken, the record cannot be written: nobody was frozen.
+    for name, fault in (('c2', None), ('c3', 'create/recorded=fail')):
+        found = create(name, fault)
+        assert failed[0] and FREEZE not in found, (failed, found)
+        rest(host, guest)
+    # The freeze fails after the sidecar was opened: that is closed.
+    found = create('c3', 'quiesce/frozen@1=fail')
+    assert failed[0] and there[-1] == ['c1', 'c2'], (failed, there)
+    assert 'transaction' not in found and 'blockdev-del' in found, found
+    rest(host, guest)
+    # So does the transaction.
+    found = create('c3', 'qmp/transaction/before@1=fail')
+    assert failed[0] and there[-1] == ['c1', 'c2'], (failed, there)
+    assert between(found) == ['guest-ping'], found
+    rest(host, guest)
+    # No sidecar can be opened: the checkpoint is parked later, after the thaw.
+    found = create('c3', 'sidecar/attached@1=fail')
+    assert failed == [None] and there[-1] == ['c1', 'c2', 'c3'], (failed, there)
+    assert between(found) == ['transaction', 'guest-ping'], found
+    assert 'blockdev-add' in found[found.index(THAW):], found
+    rest(host, guest)
+    writes_on(guest)

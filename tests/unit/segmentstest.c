@@ -75,7 +75,7 @@ testCreate(TestOracle *oracle, guint number, guint disks, GError **error)
                         virCheckpointDiskDefNew(
                             targets[i], disks & 1u << i ? VIR_CHECKPOINT_DISK_BITMAP
                                                         : VIR_CHECKPOINT_DISK_NONE));
-    if (!virCheckpointSegmentsCreate(segments, def, NULL, error))
+    if (!virCheckpointSegmentsCreate(segments, def, 0, NULL, error))
         return FALSE;
     virCheckpointSegmentsParkLast(segments);
     return TRUE;

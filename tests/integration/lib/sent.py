@@ -98,11 +98,12 @@ def _daemon(path):
         return
 
 
-def _calls(path):
+def calls(path):
+    """(name, arguments) of the calls in our daemon's log of them, in order."""
     for message in _messages(path):
         found = CALL.match(message)
         if found:
-            yield {'by': 'call', 'name': found.group(1), 'arguments': found.group(2)}
+            yield found.group(1), found.group(2)
 
 
 def _libvirtd(path):
@@ -125,8 +126,9 @@ def keep(host, name):
                                   'disks': list(vm.disks)}) + '\n')
         for entry in _daemon(host.qmp_log):
             out.write(json.dumps(entry) + '\n')
-        for entry in _calls(host.calls_log):
-            out.write(json.dumps(entry) + '\n')
+        for call, arguments in calls(host.calls_log):
+            out.write(json.dumps({'by': 'call', 'name': call, 'arguments': arguments}) +
+                      '\n')
         for entry in _libvirtd(host.libvirtd_log):
             out.write(json.dumps(entry) + '\n')
 
