@@ -429,9 +429,10 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
            name, ids->len);
     if (!virCheckpointSegmentsSeemTracked(segments))
         virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
-    if (!virCheckpointSegmentsParkLast(segments))
+    /* What is not parked, and bitmaps that stay in an image. */
+    if (!virCheckpointSegmentsParkLast(segments) ||
+        !virCheckpointSegmentsSweepOff(segments, targets))
         virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
-    virCheckpointSegmentsSweepOff(segments, targets);
     return TRUE;
 }
 

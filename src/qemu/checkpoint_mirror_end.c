@@ -264,7 +264,8 @@ virCheckpointMirrorSweepOff(const virCheckpointMirrorStep *step,
     if (step->view->running)
         return;
     g_ptr_array_add(targets, step->mirror->target);
-    virCheckpointSegmentsSweepOff(segments, targets);
+    if (!virCheckpointSegmentsSweepOff(segments, targets))
+        virCheckpointEngineSettleLater(step->mirror->engine, step->mirror->uuid);
     virCheckpointOfflineClose(step->view);
 }
 

@@ -518,6 +518,52 @@ virCheckpointOfflineHasDied(const virCheckpointDomainView *view)
     return view->monitor && !virCheckpointMonitorAnswered(view->monitor);
 }
 
+/* TRUE if a top image of @targets, which are open, holds a bitmap that nobody needs.
+ * What a layer below has waits until that is written to. */
+static gboolean
+virCheckpointOfflineHasReleased(virCheckpointSegments *segments, GPtrArray *targets)
+{
+    guint i;
+
+    for (i = 0; i < targets->len; i++) {
+        const virCheckpointNode *top =
+            virCheckpointSegmentsFindTop(segments, g_ptr_array_index(targets, i));
+
+        if (top && virCheckpointSegmentsNodeHasReleased(segments, top))
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* Tells which images of @targets still hold some, or could not be looked into.  TRUE if
+ * there are none. */
+static gboolean
+virCheckpointOfflineTellReleased(virCheckpointSegments *segments,
+                                 GPtrArray *targets,
+                                 const GError *failed)
+{
+    gboolean clean = TRUE;
+    guint i;
+
+    for (i = 0; i < segments->view->disks->len; i++) {
+        const virCheckpointDisk *disk = g_ptr_array_index(segments->view->disks, i);
+        const virCheckpointNode *top =
+            virCheckpointSegmentsFindTop(segments, disk->target);
+
+        if (!g_ptr_array_find_with_equal_func(targets, disk->target, g_str_equal,
+                                              NULL) ||
+            (top && !virCheckpointSegmentsNodeHasReleased(segments, top)))
+            continue;
+        clean = FALSE;
+        g_warning("domain %s (%s), disk %s: bitmaps that nobody needs may stay in '%s' "
+                  "until the guest runs: %s",
+                  segments->view->name, segments->view->uuid, disk->target,
+                  disk->source ? disk->source : disk->type,
+                  failed ? failed->message : "QEMU does not say why");
+    }
+    return clean;
+}
+
 /* Returns: FALSE with or without @error if some of them are still there.  *@died: for
  * that the storage daemon ended in the middle. */
 static gboolean
@@ -529,12 +575,12 @@ virCheckpointOfflineSweepOnce(virCheckpointSegments *segments,
     g_autoptr(GError) failed = NULL;
 
     if (virCheckpointSegmentsOpen(segments, targets, &failed) &&
-        virCheckpointSegmentsHasReleased(segments) &&
+        virCheckpointOfflineHasReleased(segments, targets) &&
         virCheckpointSegmentsWritable(segments, targets, &failed)) {
         virCheckpointSegmentsSweep(segments);
         *died = virCheckpointOfflineHasDied(segments->view);
         return virCheckpointSegmentsReadBack(segments, error) &&
-               !virCheckpointSegmentsHasReleased(segments);
+               !virCheckpointOfflineHasReleased(segments, targets);
     }
     *died = virCheckpointOfflineHasDied(segments->view);
     if (segments->view->writable)
@@ -545,36 +591,39 @@ virCheckpointOfflineSweepOnce(virCheckpointSegments *segments,
     return FALSE;
 }
 
-void
+gboolean
 virCheckpointSegmentsSweepOff(virCheckpointSegments *segments, GPtrArray *targets)
 {
     g_autoptr(GPtrArray) all = NULL;
     g_autoptr(GError) error = NULL;
     gboolean died = FALSE;
-    gboolean swept;
 
     if (segments->view->running || (targets->len == 0 && segments->records->len > 0))
-        return;
+        return TRUE;
     /* After the last checkpoint no image may hold a bitmap of ours. */
     if (segments->records->len == 0) {
         all = virCheckpointOfflineTrackable(segments->view);
-        if (all->len > 0 && virCheckpointSegmentsOpen(segments, all, NULL)) {
+        if (all->len > 0 && virCheckpointSegmentsOpen(segments, all, &error)) {
             virCheckpointSegmentsSweep(segments);
             targets = all;
+        } else if (error && !virCheckpointOfflineHasDied(segments->view) &&
+                   (targets->len == 0 || targets->len >= all->len)) {
+            return virCheckpointOfflineTellReleased(segments, all, error);
         }
+        /* Or it is one that the last checkpoint did not cover. */
+        g_clear_error(&error);
     }
-    if (targets->len == 0)
-        return;
-    swept = virCheckpointOfflineSweepOnce(segments, targets, &died, &error);
-    if (!swept && died) {
+    if (targets->len == 0 ||
+        virCheckpointOfflineSweepOnce(segments, targets, &died, &error))
+        return TRUE;
+    if (died) {
         /* Nobody else comes to a guest that is off. */
         virCheckpointOfflineClose(segments->view);
         g_clear_error(&error);
-        swept = virCheckpointOfflineSweepOnce(segments, targets, &died, &error);
+        if (virCheckpointOfflineSweepOnce(segments, targets, &died, &error))
+            return TRUE;
     }
-    if (!swept)
-        g_info("domain %s: bitmaps that nobody needs stay in its images: %s",
-               segments->view->name, error ? error->message : "QEMU does not say why");
+    return virCheckpointOfflineTellReleased(segments, targets, error);
 }
 
 void

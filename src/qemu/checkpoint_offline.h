@@ -120,8 +120,15 @@ virCheckpointSegmentsResolveKept(virCheckpointSegments *segments, GError **error
 gboolean
 virCheckpointSegmentsRestart(virCheckpointSegments *segments, GError **error);
 
-/** Takes released bitmaps out of the images of @targets; failures are logged only. */
-void
+/**
+ * virCheckpointSegmentsSweepOff:
+ * Takes released bitmaps out of the images of @targets, after the last checkpoint out
+ * of all.  Only a storage daemon that died makes it try again.
+ *
+ * Returns: FALSE if some may stay, as warnings say: settling the domain tries again
+ * after the last checkpoint, and the guest when it runs.
+ */
+gboolean
 virCheckpointSegmentsSweepOff(virCheckpointSegments *segments, GPtrArray *targets);
 
 /** Disks (gchar*) of checkpoints that are going; maybe none. */

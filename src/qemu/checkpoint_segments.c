@@ -451,22 +451,16 @@ virCheckpointSegmentsIsForeign(virCheckpointSegments *segments, const gchar *nam
 }
 
 gboolean
-virCheckpointSegmentsHasReleased(virCheckpointSegments *segments)
+virCheckpointSegmentsNodeHasReleased(virCheckpointSegments *segments,
+                                     const virCheckpointNode *node)
 {
-    const GPtrArray *nodes =
-        segments->graph ? virCheckpointGraphNodes(segments->graph) : NULL;
     guint i;
-    guint j;
 
-    for (i = 0; nodes && i < nodes->len; i++) {
-        const virCheckpointNode *node = g_ptr_array_index(nodes, i);
+    for (i = 0; i < node->bitmaps->len; i++) {
+        const virCheckpointBitmapInfo *info = g_ptr_array_index(node->bitmaps, i);
 
-        for (j = 0; j < node->bitmaps->len; j++) {
-            const virCheckpointBitmapInfo *info = g_ptr_array_index(node->bitmaps, j);
-
-            if (virCheckpointSegmentsIsReleased(segments, info->name))
-                return TRUE;
-        }
+        if (virCheckpointSegmentsIsReleased(segments, info->name))
+            return TRUE;
     }
     return FALSE;
 }

@@ -117,9 +117,10 @@ virCheckpointSegmentsHasUnnamed(virCheckpointSegments *segments);
 gboolean
 virCheckpointSegmentsIsForeign(virCheckpointSegments *segments, const gchar *name);
 
-/** TRUE if a node holds a bitmap of ours that was released. */
+/** TRUE if @node holds a bitmap of ours that was released. */
 gboolean
-virCheckpointSegmentsHasReleased(virCheckpointSegments *segments);
+virCheckpointSegmentsNodeHasReleased(virCheckpointSegments *segments,
+                                     const virCheckpointNode *node);
 
 /** The last checkpoint is about to go: its folder stays until images were swept. */
 void

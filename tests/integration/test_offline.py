@@ -191,6 +191,63 @@ def test_locked_image_is_told(host):
     oracle.check()
 
 
+def ours_in_images(oracle):
+    return {target: len([name for name in images.bitmaps(disk.path)
+                         if name.startswith('virtcheckpoint')])
+            for target, disk in oracle.vm.disks.items()}
+
+
+def delete_in_vain(host, oracle, why):
+    """The last checkpoint goes, but not the bitmaps: the log names the images and says
+    why."""
+    oracle.dom.checkpointLookupByName(oracle.moments.pop().name).delete(0)
+    none_left()
+    told = [line for line in host.daemon_log().splitlines()
+            if 'warning: ' in line and 'bitmaps that nobody needs' in line]
+    assert ours_in_images(oracle) == {'vda': 1, 'vdb': 1}, ours_in_images(oracle)
+    assert len(told) == 2, told
+    for (target, disk), line in zip(oracle.vm.disks.items(), told):
+        assert all(part in line for part in (oracle.vm.name, target, disk.path, why)), line
+
+
+def takes_them_out(oracle):
+    """The next operation does."""
+    oracle.create(['vda'])
+    assert ours_in_images(oracle) == {'vda': 1, 'vdb': 0}, ours_in_images(oracle)
+    oracle.check()
+
+
+def test_bitmaps_in_a_locked_image_are_told(host):
+    """The last checkpoint goes while somebody else has an image open."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.stop_guest()
+    socket = os.path.join(host.images, 'other.sock')
+    other = subprocess.Popen(['qemu-nbd', '-t', '-k', socket, oracle.vm.disks['vdb'].path])
+    try:
+        wait_for(lambda: os.path.exists(socket), 'the other has it open')
+        delete_in_vain(host, oracle, 'lock')
+    finally:
+        other.terminate()
+        other.wait()
+    takes_them_out(oracle)
+
+
+def test_bitmaps_that_an_error_leaves_are_told(host):
+    """An error is none of a storage daemon that died: only the next operation tries
+    again."""
+    log = os.path.join(host.work, 'passed')
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.stop_guest()
+    host.restart_daemon(env={'VIRT_CHECKPOINT_FAULTS': 'offline/in-use@1=fail',
+                             'VIRT_CHECKPOINT_FAULTS_LOG': log})
+    oracle.connect()
+    delete_in_vain(host, oracle, 'offline/in-use')
+    assert count(log, 'offline/in-use') == 1
+    takes_them_out(oracle)
+
+
 def start_past_us(host, target, point):
     """A guest with a checkpoint of two disks is started on the stock socket when a creation
     for one of them has passed the point; returns what that start and the creation say."""

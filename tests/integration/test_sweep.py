@@ -16,7 +16,7 @@ from lib.sweep import OPERATIONS, Table, parties, row_tests
 FOUND = (('create', 'park/released', 'error'), ('delete-middle', 'compact/written', 'error'),
          ('finish', 'mirror/config-fixed', 'qemu'), ('mirror-end', 'delete/handed-over', 'error'),
          ('pivot', 'qmp/blockdev-add/after', 'error'), ('pivot', 'mirror/after-snapshot', 'power'),
-         ('off-create', 'offline/closed', 'power'))
+         ('off-create', 'offline/closed', 'power'), ('off-delete', 'offline/in-use', 'error'))
 WANTED = os.environ.get('VIRT_CHECKPOINT_SWEEP', '4')
 KEPT = os.environ.get('VIRT_CHECKPOINT_SWEEP_KEPT')
 HOUR = 3600

@@ -312,6 +312,7 @@ testHandedOnIsNotFrozen(void)
     g_autoptr(virCheckpointSegments) segments = NULL;
     g_autoptr(GError) failed = NULL;
     g_autoptr(GError) waits = NULL;
+    const virCheckpointNode *top;
     const virCheckpointBitmapInfo *active;
 
     if (testSkip())
@@ -323,10 +324,10 @@ testHandedOnIsNotFrozen(void)
     segments = testSegments(&oracle);
     g_assert_false(virCheckpointSegmentsPark(segments, NULL, &waits));
     g_assert_nonnull(strstr(waits->message, "cannot be parked yet"));
-    active =
-        g_ptr_array_index(virCheckpointGraphNode(segments->graph, "vda")->bitmaps, 0);
+    top = virCheckpointGraphNode(segments->graph, "vda");
+    active = g_ptr_array_index(top->bitmaps, 0);
     g_assert_true(active->recording);
-    g_assert_false(virCheckpointSegmentsHasReleased(segments));
+    g_assert_false(virCheckpointSegmentsNodeHasReleased(segments, top));
     g_assert_cmpint(virCheckpointHealthRole(segments, active->name), ==,
                     VIR_CHECKPOINT_ROLE_ACTIVE);
     testSettle(&oracle);
