@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ElementTree
 
 import libvirt
 
-from lib import images, jobs
+from lib import images, jobs, store
 from lib.domain import CLUSTER, MIB, VM
-from lib.host import Failure
+from lib.host import Failure, wait_for
 
 
 def allocated(path):
@@ -101,26 +101,77 @@ def test_questions_to_qemu_are_few(host):
             raise Failure(f'{what}: {len(commands)} commands: {commands}')
 
 
-def test_the_size_since_the_first_of_many(host):
-    """Whoever asks what changed since long ago has few questions sent to the guest's
-    QEMU, whatever the number of checkpoints, and gets the right answer."""
+def many(host, count):
+    """A guest with so many checkpoints, "c0" and on, and a cluster written after each."""
     host.start_daemon()
     vm = VM(host)
     dom = host.connect(ours=True).lookupByName(vm.name)
-    for number in range(60):
+    for number in range(count):
         dom.checkpointCreateXML(
             f'<domaincheckpoint><name>c{number}</name></domaincheckpoint>', 0)
         vm.write(number * MIB, CLUSTER, 1 + number)
+    return vm, dom
+
+
+def sizes_since_first(dom):
+    xml = dom.checkpointLookupByName('c0').getXMLDesc(libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE)
+    return [int(d.get('size')) for d in ElementTree.fromstring(xml).iter('disk')
+            if d.get('size')]
+
+
+def test_the_size_since_the_first_of_many(host):
+    """Whoever asks what changed since long ago has few questions sent to the guest's
+    QEMU, whatever the number of checkpoints, and gets the right answer."""
+    vm, dom = many(host, 60)
     sizes = []
-
-    def ask():
-        xml = dom.checkpointLookupByName('c0').getXMLDesc(
-            libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE)
-        sizes.extend(int(d.get('size')) for d in ElementTree.fromstring(xml).iter('disk')
-                     if d.get('size'))
-
-    commands = asked(host, vm, ask)
+    commands = asked(host, vm, lambda: sizes.extend(sizes_since_first(dom)))
     if sizes != [60 * CLUSTER]:
         raise Failure(f'{sizes}, not {60 * CLUSTER}')
     if not 0 < len(commands) <= 20:
         raise Failure(f'{len(commands)} commands: {commands}')
+
+
+def left_over(host, vm):
+    """Files in the domain's folder that no record names, and what is left in QEMU."""
+    named = {'lock', 'journal', 'host'}
+    for record in store.records(host, vm):
+        named.add(os.path.basename(record.path))
+        for segment in record.segments.values():
+            named |= set(segment.sidecars)
+    return sorted(set(os.listdir(store.folder(host, vm))) - named) + vm.stray()
+
+
+def test_killed_with_a_united_sidecar(host):
+    """The daemon is killed when the bits of many are in a file that no record names, by a
+    question and by a copy: nothing is left of it, and the bits are right."""
+    vm, dom = many(host, 50)
+    target = os.path.join(host.images, 'target.qcow2')
+
+    def copy():
+        images.write_image(target, base)
+        jobs.start_copy(dom, 'vda', target, 'c0', finish=True)
+
+    base = vm.disks['vda'].model.copy()
+    for number in range(50):
+        base.fill(number * MIB, CLUSTER, 0)
+    for act in (lambda: sizes_since_first(dom), copy):
+        host.restart_daemon(env={'VIRT_CHECKPOINT_FAULTS': 'load/united@1=exit'})
+        dom = host.connect(ours=True).lookupByName(vm.name)
+        try:
+            act()
+        except libvirt.libvirtError:
+            pass
+        host.wait_daemon()
+        if not [name for name in left_over(host, vm) if name.endswith('.0.qcow2')]:
+            raise Failure(f'no united sidecar is there: {left_over(host, vm)}')
+        host.start_daemon()
+        dom = host.connect(ours=True).lookupByName(vm.name)
+        if sizes_since_first(dom) != [50 * CLUSTER]:
+            raise Failure(f'{sizes_since_first(dom)}')
+        wait_for(lambda: not left_over(host, vm), 'nothing is left over')
+    events = jobs.Events(dom.connect())
+    copy()
+    jobs.wait_end(events, dom, 'vda')
+    images.expect_content(target, vm.disks['vda'].model)
+    if left_over(host, vm):
+        raise Failure(f'left over: {left_over(host, vm)}')
