@@ -40,14 +40,6 @@ class Refused(Case):
         thread.join(60)
         return True
 
-    def _settle(self):
-        """The next operation settles; where nothing is listed a look-up is none."""
-        super()._settle()
-        if self.operation.off and not self.oracle.dom.listAllCheckpoints():
-            self.create('settling')
-            self.oracle.dom.checkpointLookupByName('settling').delete(0)
-            self.oracle.moments.pop()
-
 
 class Undisturbed(Case):
     """An operation that nobody disturbs: which points it passes."""
