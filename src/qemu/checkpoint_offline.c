@@ -339,6 +339,29 @@ virCheckpointOfflineUnkeep(virCheckpointSegments *segments, GError **error)
     return TRUE;
 }
 
+/* What images hold that were closed and opened again is what stays: settling need not
+ * look there if nothing of that was released.  What was released here is in those that
+ * are open; what somebody else left may be in any. */
+static void
+virCheckpointOfflineConclude(virCheckpointSegments *segments)
+{
+    g_autoptr(GPtrArray) all = NULL;
+    guint i;
+
+    if (segments->view->running || !virCheckpointSegmentsWaitsForSweep(segments))
+        return;
+    all = virCheckpointOfflineTrackable(segments->view);
+    for (i = 0; i < all->len; i++) {
+        const virCheckpointNode *top =
+            virCheckpointSegmentsFindTop(segments, g_ptr_array_index(all, i));
+
+        if ((!top && !segments->awaited) ||
+            (top && virCheckpointSegmentsNodeHasReleased(segments, top)))
+            return;
+    }
+    virCheckpointSegmentsSwept(segments);
+}
+
 gboolean
 virCheckpointSegmentsReadBack(virCheckpointSegments *segments, GError **error)
 {
@@ -349,11 +372,13 @@ virCheckpointSegmentsReadBack(virCheckpointSegments *segments, GError **error)
     targets = virCheckpointOfflineOpened(segments->view);
     virCheckpointOfflineClose(segments->view);
     /* Nobody has held the images in between for longer than it takes to look. */
-    return virCheckpointFaultPoint("offline/closed", error) &&
-           virCheckpointSegmentsOpen(segments, targets, error) &&
-           virCheckpointOfflineUnkeep(segments, error) &&
-           virCheckpointSegmentsRestamp(segments, error) &&
-           virCheckpointFaultPoint("offline/read-back", error);
+    if (!virCheckpointFaultPoint("offline/closed", error) ||
+        !virCheckpointSegmentsOpen(segments, targets, error) ||
+        !virCheckpointOfflineUnkeep(segments, error) ||
+        !virCheckpointSegmentsRestamp(segments, error))
+        return FALSE;
+    virCheckpointOfflineConclude(segments);
+    return virCheckpointFaultPoint("offline/read-back", error);
 }
 
 gboolean
@@ -597,11 +622,14 @@ virCheckpointSegmentsSweepOff(virCheckpointSegments *segments, GPtrArray *target
     g_autoptr(GPtrArray) all = NULL;
     g_autoptr(GError) error = NULL;
     gboolean died = FALSE;
+    gboolean waits = !segments->awaited && virCheckpointSegmentsWaitsForSweep(segments);
 
-    if (segments->view->running || (targets->len == 0 && segments->records->len > 0))
+    if (segments->view->running ||
+        (targets->len == 0 && segments->records->len > 0 && !waits))
         return TRUE;
-    /* After the last checkpoint no image may hold a bitmap of ours. */
-    if (segments->records->len == 0) {
+    /* After the last checkpoint no image may hold a bitmap of ours; and who released
+     * some may have died. */
+    if (segments->records->len == 0 || waits) {
         all = virCheckpointOfflineTrackable(segments->view);
         if (all->len > 0 && virCheckpointSegmentsOpen(segments, all, &error)) {
             virCheckpointSegmentsSweep(segments);
@@ -613,17 +641,19 @@ virCheckpointSegmentsSweepOff(virCheckpointSegments *segments, GPtrArray *target
         /* Or it is one that the last checkpoint did not cover. */
         g_clear_error(&error);
     }
-    if (targets->len == 0 ||
-        virCheckpointOfflineSweepOnce(segments, targets, &died, &error))
+    if (targets->len == 0)
         return TRUE;
-    if (died) {
+    if (!virCheckpointOfflineSweepOnce(segments, targets, &died, &error)) {
+        if (!died)
+            return virCheckpointOfflineTellReleased(segments, targets, error);
         /* Nobody else comes to a guest that is off. */
         virCheckpointOfflineClose(segments->view);
         g_clear_error(&error);
-        if (virCheckpointOfflineSweepOnce(segments, targets, &died, &error))
-            return TRUE;
+        if (!virCheckpointOfflineSweepOnce(segments, targets, &died, &error))
+            return virCheckpointOfflineTellReleased(segments, targets, error);
     }
-    return virCheckpointOfflineTellReleased(segments, targets, error);
+    virCheckpointOfflineConclude(segments);
+    return TRUE;
 }
 
 void

@@ -369,6 +369,9 @@ virCheckpointSegmentsReleaseAll(virCheckpointSegments *segments,
     }
     if (marks->len == 0)
         return TRUE;
+    /* Nobody comes to the images of a guest that is off unless something says so. */
+    if (!segments->view->running)
+        virCheckpointSegmentsAwaitSweep(segments);
     g_ptr_array_add(marks, NULL);
     return virCheckpointStoreJournalAdd(segments->store,
                                         (const gchar *const *)marks->pdata, error);
@@ -522,7 +525,8 @@ virCheckpointSegmentsRemoveReleased(virCheckpointSegments *segments)
 
 /*
  * The store forgets a domain whose folder holds no records, journal included.  As long
- * as released bitmaps wait for a QEMU that can remove them this file keeps it.
+ * as released bitmaps wait for a QEMU that can remove them this file keeps it; and as
+ * long as they may be in images of a guest that is off it has settling look there.
  */
 static void
 virCheckpointSegmentsKeepFolder(virCheckpointSegments *segments, gboolean keep)
@@ -531,7 +535,7 @@ virCheckpointSegmentsKeepFolder(virCheckpointSegments *segments, gboolean keep)
         virCheckpointStoreDomainPath(segments->store, "released", NULL);
 
     if (path && keep && !g_file_test(path, G_FILE_TEST_EXISTS))
-        virCheckpointFileWrite(path, "", NULL);
+        segments->awaited = virCheckpointFileWrite(path, "", NULL);
     else if (path && !keep)
         virCheckpointFileRemove(path, NULL);
 }
@@ -580,9 +584,17 @@ virCheckpointSegmentsSweepSeen(virCheckpointSegments *segments)
     }
     if (segments->graph)
         stay = virCheckpointSegmentsRemoveReleased(segments);
-    if (segments->records->len == 0)
-        virCheckpointSegmentsKeepFolder(
-            segments, stay > 0 || !virCheckpointSegmentsSeesAll(segments));
+    if (segments->records->len == 0 || virCheckpointSegmentsWaitsForSweep(segments))
+        virCheckpointSegmentsKeepFolder(segments,
+                                        stay > 0 || !segments->view->running ||
+                                            !virCheckpointSegmentsSeesAll(segments));
+}
+
+void
+virCheckpointSegmentsSwept(virCheckpointSegments *segments)
+{
+    if (segments->records->len > 0 || virCheckpointSegmentsSeesAll(segments))
+        virCheckpointSegmentsKeepFolder(segments, FALSE);
 }
 
 void

@@ -35,6 +35,7 @@ typedef struct virCheckpointSegments {
     GHashTable *newest;  /* owned; target -> its newest record, as far as asked */
     struct virCheckpointParkAhead *ahead; /* owned; sidecars that a creation opened, for
                                              the parking that follows it; or NULL */
+    gboolean awaited;   /* bitmaps are released in these, and none were before */
     gboolean unswept;   /* something of ours that nobody needs is left in QEMU, because
                            its removal failed: to be settled */
     GPtrArray *covered; /* borrowed; parts that sets since a checkpoint leave out: their

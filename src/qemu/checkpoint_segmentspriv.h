@@ -122,12 +122,16 @@ gboolean
 virCheckpointSegmentsNodeHasReleased(virCheckpointSegments *segments,
                                      const virCheckpointNode *node);
 
-/** The last checkpoint is about to go: its folder stays until images were swept. */
+/** Bitmaps are about to be released in images, or the last checkpoint is about to go:
+ * the folder stays, and says so, until images were swept. */
 void
 virCheckpointSegmentsAwaitSweep(virCheckpointSegments *segments);
-/** TRUE if the last checkpoint went and released bitmaps may still be in images. */
+/** TRUE if released bitmaps may still be in images. */
 gboolean
 virCheckpointSegmentsWaitsForSweep(virCheckpointSegments *segments);
+/** None is: what @segments show was read from images that nobody has open. */
+void
+virCheckpointSegmentsSwept(virCheckpointSegments *segments);
 
 /** Copies the bits of bitmap @name on @top into a new sidecar of @segment, which the
  * caller saves. */

@@ -320,6 +320,33 @@ def test_missing_image_is_told(host):
     oracle.check()
 
 
+def test_who_takes_bitmaps_out_dies(host):
+    """A creation is taken back by a daemon that dies while the bitmaps that nobody needs
+    are still in the images: the next one takes them out, and nobody has to ask."""
+    oracle = oracle_of(host)
+    oracle.create(['vda', 'vdb'])
+    oracle.write(3)
+    oracle.stop_guest()
+    log = os.path.join(host.work, 'points.log')
+    host.restart_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'offline/opened@1=hold:{log}.gate',
+                             'VIRT_CHECKPOINT_FAULTS_LOG': log})
+    oracle.connect()
+    call = jobs.Later(oracle.dom.checkpointCreateXML, checkpoint_xml('no'), 0)
+    wait_for(lambda: os.path.exists(log) and 'offline/opened' in open(log).read(), 'it holds')
+    for pid in storage_daemons():
+        os.kill(pid, signal.SIGKILL)
+    host.kill_daemon()
+    assert call.join()
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': 'offline/restarted@1=exit'}, wait=False)
+    host.wait_daemon()
+    assert any(len(images.bitmaps(d.path)) > 1 for d in oracle.vm.disks.values())
+    host.start_daemon()
+    oracle.check_rest()
+    oracle.connect()
+    oracle.check(copies=True)
+    assert 'released' not in os.listdir(store.folder(host, oracle.vm))
+
+
 def test_full_image_is_told(host):
     """An image that cannot take its bitmap: a clear error, and nothing half done."""
     with small_place(host, 16 * MIB) as place:

@@ -68,7 +68,6 @@ class Case:
         self._writes = 0
         self._crashes = 0
         self._dead = None
-        self._well = False  # libvirtd needs no restart after this
 
     # The guest
 
@@ -286,7 +285,6 @@ class Case:
         if not reached and self.error:
             raise Failure(f'undisturbed, and {self.error}')
         self._judge()
-        self._well = True
         return reached
 
     # The judge
@@ -520,9 +518,8 @@ class Case:
         try:
             self._end_daemon()
         finally:
-            if not self._well:
-                self.host.kill_libvirtd()
-                self.host.start_libvirtd()
+            self.host.kill_libvirtd()
+            self.host.start_libvirtd()
         self._forget()
         if self.host.power:
             self.host.kill_libvirtd()
@@ -555,7 +552,12 @@ class Case:
             os.kill(pid, signal.SIGKILL)
         self.vm.reconnect()
         wait_for(lambda: not self.vm.dom.isActive(), 'libvirt notices QEMU\'s death')
-        self.vm.dom.undefineFlags(self.undefine)
+        try:
+            self.vm.dom.undefineFlags(self.undefine)
+        except libvirt.libvirtError:
+            # What failed may have left libvirt's checkpoint; the next case begins anew.
+            self.vm.dom.undefineFlags(
+                self.undefine | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
         shutil.rmtree(store.folder(self.host, self.vm), ignore_errors=True)
         for path in glob.glob(os.path.join(self.host.images, '*')):
             os.unlink(path)

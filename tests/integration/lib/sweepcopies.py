@@ -12,6 +12,7 @@ import libvirt_qemu
 
 from . import images, jobs, store
 from .host import Failure, wait_for
+from .kills import LOSES
 from .native import NativeVM
 from .oracle import Oracle
 from .sweepops import Copy, Operation, restart
@@ -99,7 +100,7 @@ class CopySinceTheirs(Copy):
         """Their checkpoint is none of the oracle's: it is judged here, and goes."""
         case.end_copies()
         wait_for(case.quiet, 'no copy is recorded', 30)
-        self.drop(case, case.party in ('qemu', 'all'))
+        self.drop(case, case.party in LOSES)
 
     def drop(self, case, killed=False):
         """Copies since it are right; a QEMU that is killed makes its bitmap inconsistent,
