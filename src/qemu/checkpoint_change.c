@@ -254,11 +254,13 @@ virCheckpointChangeSend(virCheckpointSegments *segments,
 }
 
 /* The same, between freeze and thaw when asked: nothing else is, since all of the guest
- * that writes waits.  Thaws whatever happens. */
+ * that writes waits.  Thaws whatever happens.  *@answered: as of the transaction,
+ * before any other command. */
 static gboolean
 virCheckpointChangeSendStill(virCheckpointSegments *segments,
                              virCheckpointRecord *record,
                              guint flags,
+                             gboolean *answered,
                              GError **error)
 {
     const gboolean quiesce = (flags & VIR_CHECKPOINT_SEGMENTS_QUIESCE) != 0;
@@ -268,6 +270,7 @@ virCheckpointChangeSendStill(virCheckpointSegments *segments,
     if (quiesce && !virCheckpointQuiesceFreeze(segments->store, segments->view, error))
         return FALSE;
     sent = virCheckpointChangeSend(segments, record, &ahead, error);
+    *answered = sent || virCheckpointMonitorAnswered(segments->view->monitor);
     if (quiesce)
         virCheckpointQuiesceThaw(segments->store, segments->view);
     if (!ahead)
@@ -283,12 +286,13 @@ static gboolean
 virCheckpointChangeApply(virCheckpointSegments *segments,
                          virCheckpointRecord *record,
                          guint flags,
+                         gboolean *answered,
                          GError **error)
 {
     guint attempt;
 
     for (attempt = 0; attempt < 2; attempt++) {
-        if (!virCheckpointChangeSendStill(segments, record, flags, error) ||
+        if (!virCheckpointChangeSendStill(segments, record, flags, answered, error) ||
             !virCheckpointSegmentsRestamp(segments, error) ||
             !virCheckpointFaultPoint("create/transaction", error) ||
             !virCheckpointSegmentsReadBack(segments, error) ||
@@ -314,6 +318,7 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
 {
     g_autoptr(virCheckpointRecord) plan = NULL;
     g_autoptr(GPtrArray) targets = NULL;
+    gboolean answered = TRUE;
 
     /* Who cannot be frozen is told before anything is done. */
     if ((flags & VIR_CHECKPOINT_SEGMENTS_QUIESCE) &&
@@ -335,11 +340,12 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
         return FALSE;
     }
     virCheckpointSegmentsParkAhead(segments, plan);
-    if (!virCheckpointChangeApply(segments, plan, flags, error)) {
+    if (!virCheckpointChangeApply(segments, plan, flags, &answered, error)) {
         virCheckpointSegmentsParkAheadDrop(segments);
         virCheckpointSegmentsReadBack(segments, NULL);
-        /* Refused as a whole, or nobody knows: then it stays for settling. */
-        if (segments->view->monitor &&
+        /* Refused as a whole, or nobody knows: then it stays for settling.  A storage
+         * daemon that did not answer has gone, and what it did is in the images. */
+        if (segments->view->monitor && (answered || !segments->view->running) &&
             virCheckpointMonitorAnswered(segments->view->monitor) &&
             virCheckpointSegmentsRefresh(segments, NULL) &&
             virCheckpointSegmentsCountCreated(segments, plan) == 0)

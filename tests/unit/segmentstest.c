@@ -451,6 +451,31 @@ testFailed(TestOracle *oracle, TestOperation operation, guint step)
     return passed >= step;
 }
 
+/* A creation whose transaction got no answer stays recorded, also when QEMU shows none
+ * of its bitmaps now and answers what is sent after it: it may run yet. */
+static void
+testUnansweredCreationStays(void)
+{
+    g_auto(TestOracle) oracle = {0};
+    g_autoptr(virCheckpointSegments) segments = NULL;
+    const virCheckpointRecord *record;
+
+    if (testSkip())
+        return;
+    testSetUp(&oracle);
+    g_setenv("VIRT_CHECKPOINT_FAULTS", "qmp/transaction/before@1=fail", TRUE);
+    g_assert_false(testOpCreate(&oracle, NULL));
+    g_unsetenv("VIRT_CHECKPOINT_FAULTS");
+    segments = testSegments(&oracle);
+    record = virCheckpointTreeByName(segments->records, "c3");
+    g_assert_nonnull(record);
+    g_assert_cmpint(record->state, ==, VIR_CHECKPOINT_RECORD_CREATING);
+    testWrite(&oracle, 0);
+    testSettle(&oracle);
+    testWrite(&oracle, 1);
+    testCheck(&oracle);
+}
+
 /* What became of the checkpoint in question is for the records to say. */
 static void
 testLearn(TestOracle *oracle, gint created, gint deleted)
@@ -544,6 +569,7 @@ main(int argc, char **argv)
                     testLossIsSaidAndTrackingRestarts);
     g_test_add_func("/segments/undecided-creation-loses-nothing",
                     testUndecidedCreationLosesNothing);
+    g_test_add_func("/segments/unanswered-creation-stays", testUnansweredCreationStays);
     for (i = 0; i < G_N_ELEMENTS(sweeps); i++)
         g_test_add_data_func(sweeps[i].name, &sweeps[i], testSweepCase);
     return g_test_run();
