@@ -271,8 +271,8 @@ virCheckpointChangeSendStill(virCheckpointSegments *segments,
         return FALSE;
     sent = virCheckpointChangeSend(segments, record, &ahead, error);
     *answered = sent || virCheckpointMonitorAnswered(segments->view->monitor);
-    if (quiesce)
-        virCheckpointQuiesceThaw(segments->store, segments->view);
+    if (quiesce && !virCheckpointQuiesceThaw(segments->store, segments->view))
+        segments->unswept = TRUE;
     if (!ahead)
         virCheckpointSegmentsParkAheadDrop(segments);
     return sent;

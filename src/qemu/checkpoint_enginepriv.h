@@ -147,6 +147,10 @@ virCheckpointEngineUnsettle(virCheckpointEngine *engine, const gchar *uuid);
  * it is settled all the same, soon and until nothing fails.  Thread: any. */
 void
 virCheckpointEngineSettleLater(virCheckpointEngine *engine, const gchar *uuid);
+/** Settles @uuid soon, once more, whatever is known of it by then; operations do not
+ * wait for that.  Thread: any. */
+void
+virCheckpointEngineAskAgain(virCheckpointEngine *engine, const gchar *uuid);
 void
 virCheckpointRetryInit(virCheckpointEngine *engine);
 /** On the main context, when no thread of the engine is left. */

@@ -8,13 +8,15 @@
  * in between, our death included.  A file in the domain's folder says that a freeze was
  * asked for; it is there before the guest agent is asked and goes after the thaw.
  * Whoever settles the domain and finds it thaws: a thaw too many does nothing.  A guest
- * that is off is not frozen anymore.
+ * that is off is not frozen anymore.  Libvirt that was just started has no agent yet.
  */
 
 #include "config.h"
 
 #include <libvirt/libvirt-qemu.h>
 #include <libvirt/virterror.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "checkpoint_error.h"
 #include "checkpoint_fault.h"
@@ -22,6 +24,9 @@
 #include "checkpoint_quiesce.h"
 
 #define MARK "frozen"
+
+/** An agent that did not answer for so long is not asked any more. */
+#define PATIENCE_SEC 600
 
 static void
 virCheckpointQuiesceForget(virCheckpointStoreDomain *store)
@@ -73,7 +78,7 @@ virCheckpointQuiesceFreeze(virCheckpointStoreDomain *store,
     return FALSE;
 }
 
-void
+gboolean
 virCheckpointQuiesceThaw(virCheckpointStoreDomain *store, virCheckpointDomainView *view)
 {
     g_autoptr(GError) error = NULL;
@@ -81,24 +86,30 @@ virCheckpointQuiesceThaw(virCheckpointStoreDomain *store, virCheckpointDomainVie
     if (virCheckpointQuiesceAsk(view, &error)) {
         if (virDomainFSThaw(view->domain, NULL, 0, 0) >= 0) {
             virCheckpointQuiesceForget(store);
-            return;
+            return TRUE;
         }
         virCheckpointDomainSetError(&error);
     }
     g_warning("domain %s (%s): file systems may stay frozen: %s", view->name,
               view->uuid, error->message);
+    return FALSE;
 }
 
-void
+gboolean
 virCheckpointQuiesceRecover(virCheckpointStoreDomain *store,
                             virCheckpointDomainView *view)
 {
     g_autofree gchar *path = virCheckpointStoreDomainPath(store, MARK, NULL);
+    struct stat mark;
 
-    if (!path || !g_file_test(path, G_FILE_TEST_EXISTS))
-        return;
-    if (view->running)
-        virCheckpointQuiesceThaw(store, view);
-    /* One who does not answer now is not asked for ever. */
+    if (!path || stat(path, &mark) < 0)
+        return TRUE;
+    if (view->running) {
+        if (virCheckpointQuiesceThaw(store, view))
+            return TRUE;
+        if (time(NULL) - mark.st_mtime < PATIENCE_SEC)
+            return FALSE;
+    }
     virCheckpointQuiesceForget(store);
+    return TRUE;
 }

@@ -22,14 +22,15 @@ virCheckpointQuiesceFreeze(virCheckpointStoreDomain *store,
                            virCheckpointDomainView *view,
                            GError **error);
 
-/** Thaws what was frozen.  When that fails a warning says so, and settling the domain
- * tries again. */
-void
+/** Thaws what was frozen.  FALSE: a warning says why not, and settling the domain tries
+ * again. */
+gboolean
 virCheckpointQuiesceThaw(virCheckpointStoreDomain *store,
                          virCheckpointDomainView *view);
 
-/** Thaws what a daemon that died has left frozen.  Part of settling. */
-void
+/** Thaws what a daemon that died has left frozen.  Part of settling.  FALSE: the agent
+ * does not answer yet, to be tried again. */
+gboolean
 virCheckpointQuiesceRecover(virCheckpointStoreDomain *store,
                             virCheckpointDomainView *view);
 

@@ -323,7 +323,8 @@ virCheckpointRecoverySettle(virCheckpointEngine *engine,
     virCheckpointStoreLookAgain(store);
     if (!(segments = virCheckpointSegmentsNew(store, view, error)))
         return FALSE;
-    virCheckpointQuiesceRecover(store, view);
+    if (!virCheckpointQuiesceRecover(store, view))
+        virCheckpointEngineAskAgain(engine, view->uuid);
     unsettled = virCheckpointOfflineUnsettled(segments->records);
     deleting = virCheckpointOfflineDeleting(segments->records);
     if (!view->running && !virCheckpointRecoveryNoQemu(view->uuid, view->name, error))

@@ -46,8 +46,8 @@ virCheckpointRetryTask(virCheckpointEngine *engine, gpointer data)
 
     if (virCheckpointEngineStopping(engine))
         return;
-    if (!virCheckpointEngineIsSettled(engine, uuid) &&
-        !virCheckpointEngineSettle(engine, uuid, &error)) {
+    virCheckpointEngineUnsettle(engine, uuid);
+    if (!virCheckpointEngineSettle(engine, uuid, &error)) {
         g_info("domain %s is not settled yet: %s", uuid, error->message);
         virCheckpointEngineSettleLater(engine, uuid);
         return;
@@ -79,9 +79,15 @@ virCheckpointRetryDue(gpointer data)
 void
 virCheckpointEngineSettleLater(virCheckpointEngine *engine, const gchar *uuid)
 {
+    virCheckpointEngineUnsettle(engine, uuid);
+    virCheckpointEngineAskAgain(engine, uuid);
+}
+
+void
+virCheckpointEngineAskAgain(virCheckpointEngine *engine, const gchar *uuid)
+{
     virCheckpointRetry *retry;
 
-    virCheckpointEngineUnsettle(engine, uuid);
     g_mutex_lock(&engine->lock);
     retry = g_hash_table_lookup(engine->retries, uuid);
     if (!retry) {

@@ -36,8 +36,8 @@ typedef struct virCheckpointSegments {
     struct virCheckpointParkAhead *ahead; /* owned; sidecars that a creation opened, for
                                              the parking that follows it; or NULL */
     gboolean awaited;   /* bitmaps are released in these, and none were before */
-    gboolean unswept;   /* something of ours that nobody needs is left in QEMU, because
-                           its removal failed: to be settled */
+    gboolean unswept;   /* something of ours that nobody needs is left in QEMU, or the
+                           guest frozen, because its removal failed: to be settled */
     GPtrArray *covered; /* borrowed; parts that sets since a checkpoint leave out: their
                            bits are known from elsewhere; usually NULL */
 } virCheckpointSegments;

@@ -7,7 +7,7 @@ import signal
 
 import libvirt
 
-from lib import sent, store
+from lib import jobs, sent, store
 from lib.domain import MIB, qemu_img
 from lib.guest import Guest
 from lib.host import Failure, wait_for
@@ -175,3 +175,66 @@ def test_frozen_for_the_transaction_only(host):
     assert 'blockdev-add' in found[found.index(THAW):], found
     rest(host, guest)
     writes_on(guest)
+
+
+@limit(300)
+def test_whoever_dies_while_it_is_frozen(host):
+    """Libvirtd, both daemons, QEMU: the guest writes on, without being asked, and no
+    checkpoint is left of what was not answered."""
+    gate, log = os.path.join(host.work, 'go'), os.path.join(host.work, 'points.log')
+    host.start_daemon()
+    guest = guest_with_files(host)
+    agent = guest.start_agent()
+    host.connect(ours=True).lookupByName(guest.name).checkpointCreateXML(C.format('c1'), 0)
+
+    def frozen():
+        """A creation is held there; whoever asked for it."""
+        for path in (gate, log):
+            if os.path.exists(path):
+                os.unlink(path)
+        host.restart_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'quiesce/frozen@1=hold:{gate}',
+                                 'VIRT_CHECKPOINT_FAULTS_LOG': log})
+        dom = host.connect(ours=True).lookupByName(guest.name)
+        call = jobs.Later(dom.checkpointCreateXML, C.format('no'), QUIESCE)
+        wait_for(lambda: os.path.exists(log) and 'quiesce/frozen' in open(log).read().split(),
+                 'it is frozen', 60)
+        return call
+
+    def goes_on(call):
+        assert call.join()
+        guest.reconnect()
+        wait_for(lambda: guest.agent(STATUS) == 'thawed', 'it is thawed', 60)
+        writes_on(guest)
+        dom = host.connect(ours=True).lookupByName(guest.name)
+        assert names(dom) == ['c1'], names(dom)
+        rest(host, guest)
+    call = frozen()
+    host.kill_libvirtd()
+    host.start_libvirtd()
+    with open(gate, 'w'):
+        pass
+    goes_on(call)
+    call = frozen()
+    host.kill_daemon()
+    host.kill_libvirtd()
+    host.start_libvirtd()
+    host.start_daemon()
+    goes_on(call)
+    # The agent is busy when the next daemon asks it: it is asked again.
+    call = frozen()
+    guest.command('kill', agent, int(signal.SIGSTOP))
+    host.kill_daemon()
+    before = len(host.daemon_log())
+    host.start_daemon()
+    wait_for(lambda: 'may stay frozen' in host.daemon_log()[before:], 'nobody answers', 60)
+    guest.command('kill', agent, int(signal.SIGCONT))
+    goes_on(call)
+    call = frozen()
+    guest.kill_qemu()
+    with open(gate, 'w'):
+        pass
+    assert call.join()
+    guest.start(host.connect(ours=True).lookupByName(guest.name))
+    dom = host.connect(ours=True).lookupByName(guest.name)
+    wait_for(lambda: 'frozen' not in os.listdir(store.folder(host, guest)), 'it is forgotten')
+    assert names(dom) == ['c1'], names(dom)
