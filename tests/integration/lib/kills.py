@@ -38,9 +38,10 @@ SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XM
 
 def refused_by_lock(error):
     """QEMU did not get an image's lock, or had ended of that before libvirt reached its
-    monitor, and libvirt says just that."""
+    monitor, and libvirt says just that, or the last line of what QEMU said."""
     text = error.get_error_message()
-    return 'lock' in text or 'connect to monitor socket' in text
+    return any(part in text for part in ('lock', 'connect to monitor socket',
+                                         'another process using the image'))
 
 
 class Case:
