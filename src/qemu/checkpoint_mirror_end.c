@@ -336,17 +336,37 @@ virCheckpointMirrorOverlayStaysAway(const virCheckpointMirror *mirror, GError **
            virCheckpointFileSyncName(mirror->overlayPath, error);
 }
 
+/* FALSE with an error if a QEMU has the overlay after all. */
+static gboolean
+virCheckpointMirrorNobodyHasOverlay(const virCheckpointMirrorStep *step, GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+    g_auto(virCheckpointMirrorWhere) where = {0};
+
+    if (!virCheckpointMirrorRunning(step))
+        return virCheckpointRecoveryNoQemu(mirror->uuid, mirror->uuid, error);
+    if (!virCheckpointMirrorLook(step, &where, error))
+        return FALSE;
+    if (!where.overlay)
+        return TRUE;
+    mirror->onOverlay = TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                "disk '%s' moved to the overlay '%s' after all", mirror->target,
+                mirror->overlayPath);
+    return FALSE;
+}
+
 /*
  * The overlay's file goes when nothing names it.  It is renamed first and QEMU asked
- * once more: a snapshot that a dead connection sent may still have run; whoever opens
- * the file afterwards does not find it.
+ * once more: a snapshot that a dead connection sent may still have run, or somebody has
+ * started the guest past us by a definition from before; whoever opens the file
+ * afterwards does not find it.
  */
 static gboolean
 virCheckpointMirrorRemoveOverlay(const virCheckpointMirrorStep *step, GError **error)
 {
     virCheckpointMirror *mirror = step->mirror;
     g_autofree gchar *gone = g_strconcat(mirror->overlayPath, ".gone", NULL);
-    g_auto(virCheckpointMirrorWhere) where = {0};
 
     if (rename(mirror->overlayPath, gone) < 0 && errno != ENOENT) {
         g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_SYSTEM_ERROR,
@@ -355,17 +375,10 @@ virCheckpointMirrorRemoveOverlay(const virCheckpointMirrorStep *step, GError **e
     }
     if (!virCheckpointFaultPoint("mirror/overlay-renamed", error))
         return FALSE;
-    if (virCheckpointMirrorRunning(step)) {
-        if (!virCheckpointMirrorLook(step, &where, error))
-            return FALSE;
-        if (where.overlay) {
-            g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                        "disk '%s' moved to the overlay '%s' after all", mirror->target,
-                        mirror->overlayPath);
-            if (rename(gone, mirror->overlayPath) < 0)
-                g_warning("rename '%s': %s", gone, g_strerror(errno));
-            return FALSE;
-        }
+    if (!virCheckpointMirrorNobodyHasOverlay(step, error)) {
+        if (rename(gone, mirror->overlayPath) < 0 && errno != ENOENT)
+            g_warning("rename '%s': %s", gone, g_strerror(errno));
+        return FALSE;
     }
     return virCheckpointFileRemove(gone, error) &&
            virCheckpointMirrorOverlayStaysAway(mirror, error) &&
@@ -451,6 +464,12 @@ virCheckpointMirrorClean(const virCheckpointMirrorStep *step, GError **error)
         return VIR_CHECKPOINT_MIRROR_RETRY;
     if (busy)
         return VIR_CHECKPOINT_MIRROR_WAIT;
+    if (mirror->onOverlay) {
+        mirror->onOverlay = FALSE;
+        return virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_COMMITTING, error)
+                   ? VIR_CHECKPOINT_MIRROR_MOVED
+                   : VIR_CHECKPOINT_MIRROR_RETRY;
+    }
     if (!virCheckpointFaultPoint("mirror/cleaning", error) ||
         !virCheckpointMirrorCheckPivoted(step, error) ||
         !virCheckpointMirrorSettleConfig(step, error) ||

@@ -52,6 +52,7 @@ typedef struct virCheckpointMirror {
     gboolean swept;      /* nothing of the bulk pass was left in QEMU, nor made since */
     gboolean stopSent;   /* QEMU's own mirror was told to end in order */
     gboolean pivoted;
+    gboolean onOverlay;     /* the guest is, when only cleaning was left */
     gboolean needsSettling; /* a record's fate must be settled before the next step */
     gboolean innerRan; /* libvirt ran a job of ours: its last event is waited for */
 

@@ -8,10 +8,11 @@ import time
 
 import libvirt
 
-from lib import images, jobs
+from lib import images, jobs, store
 from lib.domain import CLUSTER, MIB, VM, qemu_img
 from lib.faults import Sweep
 from lib.host import Failure, wait_for
+from lib.oracle import Oracle
 from lib.runner import Skip, limit, sample, slow
 from lib.scene import Scene
 
@@ -733,3 +734,52 @@ def test_daemon_stopped_anywhere_in_a_finish(host):
 def test_daemon_stopped_anywhere_in_a_pivot(host):
     """Stopped at every point of a live mirror that pivots."""
     sweep_copy(host, False, 1.0)
+
+
+def killed_in_its_bulk(host):
+    """A guest that was writing to a copy's overlay is off, and that is about to go: the
+    oracle, the overlay, what lets the daemon go on."""
+    log = os.path.join(host.work, 'points.log')
+    go = os.path.join(host.work, 'go')
+    host.start_daemon()
+    vm = VM(host, disks={'vda': 16 * MIB})
+    oracle = Oracle(host, vm, host.random)
+    oracle.create()
+    vm.write(0, 8 * MIB, 0x31)
+    path = oracle.path('target')
+    images.write_image(path, oracle.moments[0].models['vda'])
+    jobs.start_copy(oracle.dom, 'vda', path, oracle.moments[0].name, finish=True,
+                    bandwidth=MIB)
+    overlay = wait_for(lambda: vm.source('vda') != vm.disks['vda'].path and
+                       vm.source('vda'), 'it is on the overlay')
+    vm.write(MIB, MIB, 0x32)
+    vm.hmp(f'qemu-io -d {vm.disks["vda"].alias} "flush"')
+    oracle.events.close()
+    host.kill_daemon()
+    vm.kill_qemu()
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'mirror/cleaning@1=hold:{go}',
+                           'VIRT_CHECKPOINT_FAULTS_LOG': log})
+    wait_for(lambda: os.path.exists(log) and 'mirror/cleaning' in open(log).read().split(),
+             'it is about to be cleaned', 60)
+    return oracle, overlay, go
+
+
+def test_started_past_us_while_its_overlay_goes(host):
+    """A start past us read the definition before that went back to the source: the guest
+    has the overlay, keeps it, and it is committed like any other."""
+    oracle, overlay, go = killed_in_its_bulk(host)
+    vm, source = oracle.vm, oracle.vm.disks['vda'].path
+    vm.conn.createXML(vm.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace(source, overlay))
+    assert vm.source('vda') == overlay
+    vm.write(3 * MIB, MIB, 0x33)
+    with open(go, 'w'):
+        pass
+    oracle.connect()
+    wait_for(lambda: not [name for name in os.listdir(store.folder(host, vm))
+                          if name.endswith('.job.xml')], 'the copy is given up', 60)
+    assert vm.source('vda') == source == vm.source('vda', inactive=True), vm.source('vda')
+    vm.verify('vda')
+    vm.destroy()
+    vm.start(vm.dom)
+    vm.verify('vda')
+    assert not os.path.exists(overlay)

@@ -177,7 +177,7 @@ testJobMoves(void)
         ".....11.", /* mirroring: pivoting, committing */
         "....1.11", /* pivoting: mirroring, committing, cleaning */
         ".......1", /* committing: cleaning */
-        "........", /* cleaning: the record goes */
+        "......1.", /* cleaning: the record goes; committing */
     };
     guint from;
     guint to;
