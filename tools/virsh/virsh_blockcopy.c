@@ -34,7 +34,7 @@
 typedef struct {
     virConnectPtr conn;
     virDomainPtr dom;
-    const gchar *path; /* borrowed from the plan */
+    const gchar *path; /* borrowed from the plan; events look at it under lock */
     GThread *loop;
     gint quit; /* atomic: the loop ends after its next turn */
     int timer; /* wakes the loop up, or -1 */
@@ -84,11 +84,11 @@ virCheckpointVirshClientEvent(virConnectPtr conn,
 {
     virCheckpointVirshClient *client = opaque;
 
-    if (type != VIR_DOMAIN_BLOCK_JOB_TYPE_COPY || g_strcmp0(disk, client->path) != 0)
-        return;
     g_mutex_lock(&client->lock);
-    client->status = status;
-    g_cond_signal(&client->changed);
+    if (type == VIR_DOMAIN_BLOCK_JOB_TYPE_COPY && g_strcmp0(disk, client->path) == 0) {
+        client->status = status;
+        g_cond_signal(&client->changed);
+    }
     g_mutex_unlock(&client->lock);
 }
 
@@ -333,7 +333,9 @@ virCheckpointVirshClientCopy(virCheckpointVirshClient *client,
         virCheckpointVirshUiPrint(ui, plan->xml);
         return TRUE;
     }
+    g_mutex_lock(&client->lock);
     client->path = plan->path;
+    g_mutex_unlock(&client->lock);
     if (flags & VIR_CHECKPOINT_VIRSH_JOB_WAIT) {
         virCheckpointVirshClientCatch(&before);
         if (virCheckpointVirshClientRegister(client))
