@@ -590,10 +590,27 @@ virCheckpointSegmentsSweepSeen(virCheckpointSegments *segments)
                                             !virCheckpointSegmentsSeesAll(segments));
 }
 
+/* TRUE if a layer of any disk holds a bitmap that nobody needs. */
+static gboolean
+virCheckpointSegmentsHasReleased(virCheckpointSegments *segments)
+{
+    const GPtrArray *nodes = virCheckpointGraphNodes(segments->graph);
+    guint i;
+
+    for (i = 0; i < nodes->len; i++) {
+        if (virCheckpointSegmentsNodeHasReleased(segments, g_ptr_array_index(nodes, i)))
+            return TRUE;
+    }
+    return FALSE;
+}
+
 void
 virCheckpointSegmentsSwept(virCheckpointSegments *segments)
 {
-    if (segments->records->len > 0 || virCheckpointSegmentsSeesAll(segments))
+    /* Without records the journal goes with the folder, and nobody would know a bitmap
+     * below the top for ours when a commit makes it writable. */
+    if (segments->records->len > 0 || (virCheckpointSegmentsSeesAll(segments) &&
+                                       !virCheckpointSegmentsHasReleased(segments)))
         virCheckpointSegmentsKeepFolder(segments, FALSE);
 }
 

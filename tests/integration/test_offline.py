@@ -347,6 +347,23 @@ def test_who_takes_bitmaps_out_dies(host):
     assert 'released' not in os.listdir(store.folder(host, oracle.vm))
 
 
+def test_the_last_goes_while_a_base_has_its_bitmap(host):
+    """A bitmap of no use below the top of a guest that is off stays ours, without any
+    checkpoint, until a commit makes its image writable."""
+    oracle = oracle_of(host, disks={'vda': 16 * MIB})
+    oracle.create()
+    oracle.snapshot()
+    oracle.write(3)
+    oracle.stop_guest()
+    oracle.dom.checkpointLookupByName(oracle.moments[0].name).delete(0)
+    oracle.moments.clear()
+    assert 'released' in os.listdir(store.folder(host, oracle.vm))
+    oracle.start_guest()
+    oracle.commit()
+    oracle.check()
+    wait_for(lambda: not os.path.exists(store.folder(host, oracle.vm)), 'the folder goes')
+
+
 def test_full_image_is_told(host):
     """An image that cannot take its bitmap: a clear error, and nothing half done."""
     with small_place(host, 16 * MIB) as place:
