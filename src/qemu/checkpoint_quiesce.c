@@ -107,7 +107,9 @@ virCheckpointQuiesceRecover(virCheckpointStoreDomain *store,
     if (view->running) {
         if (virCheckpointQuiesceThaw(store, view))
             return TRUE;
-        if (time(NULL) - mark.st_mtime < PATIENCE_SEC)
+        /* Without an agent nobody has frozen it. */
+        if (virGetLastErrorCode() != VIR_ERR_ARGUMENT_UNSUPPORTED &&
+            time(NULL) - mark.st_mtime < PATIENCE_SEC)
             return FALSE;
     }
     virCheckpointQuiesceForget(store);

@@ -910,7 +910,7 @@ def test_stopped_while_copying(host):
     """The daemon stops dead at every point of a copy with a checkpoint."""
     def act(oracle):
         oracle.finish(oracle.moments[0], 'vda', oracle._name())
-    sweep(host, act, before=1)
+    sweep(host, act, before=1, share=0.2)
 
 
 @limit(600)

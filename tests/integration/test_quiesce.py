@@ -109,12 +109,15 @@ def test_with_a_guest_agent(host):
     assert names(dom) == ['c1', 'c2'] and not os.path.exists(mark)
 
 
-def rest(host, guest):
+def left(host, guest):
     """What a creation must not leave."""
-    files = [name for name in os.listdir(store.folder(host, guest))
-             if name.endswith('.tmp') or name == 'frozen']
+    return [name for name in os.listdir(store.folder(host, guest))
+            if name.endswith('.tmp') or name == 'frozen'] + guest.stray()
+
+
+def rest(host, guest):
     assert guest.agent(STATUS) == 'thawed'
-    assert not files and not guest.stray(), (files, guest.stray())
+    assert not left(host, guest), left(host, guest)
 
 
 def between(commands):
@@ -207,7 +210,7 @@ def test_whoever_dies_while_it_is_frozen(host):
         writes_on(guest)
         dom = host.connect(ours=True).lookupByName(guest.name)
         assert names(dom) == ['c1'], names(dom)
-        rest(host, guest)
+        wait_for(lambda: not left(host, guest), 'nothing is left')
     call = frozen()
     host.kill_libvirtd()
     host.start_libvirtd()
