@@ -265,9 +265,10 @@ virCheckpointMonitorFdsetIsOurs(const virCheckpointJson *set)
     return FALSE;
 }
 
-/* TRUE if a job is under way beside which QEMU dies of the question for its nodes, or
- * that cannot be known (@error): a block pull, or the creation of an image, whose node
- * is shown before it was read. */
+/* TRUE if a job is there beside which QEMU dies of the question for its nodes, or that
+ * cannot be known (@error): a block pull until it is dismissed, whose filter stays
+ * without a child once the job is concluded, or the creation of an image while it runs,
+ * whose node is shown before it was read. */
 static gboolean
 virCheckpointMonitorIsChanging(virCheckpointMonitor *monitor, GError **error)
 {
@@ -279,7 +280,9 @@ virCheckpointMonitorIsChanging(virCheckpointMonitor *monitor, GError **error)
         const virCheckpointJson *job = virCheckpointJsonIndex(jobs, i);
         const gchar *type = virCheckpointJsonGetString(job, "type");
 
-        if ((g_strcmp0(type, "stream") == 0 || g_strcmp0(type, "create") == 0) &&
+        if (g_strcmp0(type, "stream") == 0)
+            return TRUE;
+        if (g_strcmp0(type, "create") == 0 &&
             g_strcmp0(virCheckpointJsonGetString(job, "status"), "concluded") != 0)
             return TRUE;
     }

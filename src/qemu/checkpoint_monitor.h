@@ -109,10 +109,10 @@ virCheckpointMonitorDo(virCheckpointMonitor *monitor,
 /**
  * virCheckpointMonitorQueryNodes:
  *
- * The only way to send query-named-block-nodes (flat).  While a guest's QEMU runs a
- * "stream" job (a block pull) it waits for its end, some seconds at most, and then
- * fails with VIR_ERR_OPERATION_INVALID: QEMU 7.2 dies when that question meets the end
- * of such a job, and so does the guest.
+ * The only way to send query-named-block-nodes (flat).  While a guest's QEMU has a
+ * "stream" job (a block pull) it waits until that is dismissed, some seconds at most,
+ * and then fails with VIR_ERR_OPERATION_INVALID: QEMU 7.2 dies of that question when
+ * such a job is concluded, and so does the guest.
  *
  * Returns: (transfer full): the reply.
  */

@@ -1,4 +1,4 @@
-"""Block pulls beside us: QEMU 7.2 dies when somebody looks at its nodes as one ends."""
+"""Block pulls beside us: QEMU 7.2 dies of a look at its nodes until one is dismissed."""
 
 import threading
 
@@ -6,7 +6,7 @@ import libvirt
 
 from lib import jobs
 from lib.domain import CLUSTER, MIB, VM
-from lib.host import Failure
+from lib.host import Failure, wait_for
 from lib.oracle import Oracle
 
 SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
@@ -69,4 +69,26 @@ def test_looks_beside_pulls(host):
     for looker in lookers:
         looker.end()
         assert looker.looks > 0
+    oracle.check(copies=True)
+
+
+def test_pull_that_is_not_dismissed(host):
+    """One that is concluded is waited for as one that runs: a look would end the guest."""
+    host.start_daemon()
+    vm = VM(host, disks={'vda': 8 * MIB})
+    oracle = Oracle(host, vm, host.random)
+    oracle.create(['vda'])
+    vm.disks['vda'].path = vm.snapshot('vda')
+    vm.qmp('block-stream', device=vm.top(), **{
+        'job-id': 'theirs', 'auto-dismiss': False})
+    wait_for(lambda: vm.qmp('query-jobs')[0]['status'] == 'concluded', 'the pull')
+    checkpoint = oracle.dom.checkpointLookupByName('c1')
+    try:
+        checkpoint.getXMLDesc(SIZE)
+        raise Failure('a size beside a pull')
+    except libvirt.libvirtError as error:
+        assert error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID, error
+        assert 'a block pull of the domain' in str(error), error
+    vm.qmp('job-dismiss', id='theirs')
+    checkpoint.getXMLDesc(SIZE)
     oracle.check(copies=True)

@@ -107,6 +107,8 @@ def test_each_break_would_be_noticed(host):
     pull = dict(command('query-jobs'), reply={'return': [
         {'id': 'pull-vda', 'type': 'stream', 'status': 'running'}]})
     never('a look beside a pull', pull, SEEN)
+    never('a look beside a pull that is not dismissed', dict(pull, reply={'return': [
+        {'id': 'pull-vda', 'type': 'stream', 'status': 'concluded'}]}), SEEN)
     never('a look beside a creation', dict(pull, reply={'return': [
         {'id': 'create-libvirt-5-format', 'type': 'create', 'status': 'running'}]}), SEEN)
     fine('a look after it', pull, dict(pull, reply={'return': []}), SEEN)

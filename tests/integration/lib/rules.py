@@ -32,7 +32,7 @@ class Monitor:
         self.read_only = {}  # node -> bool
         self.used = None  # nodes that something is above of, when last looked
         self.broken = []
-        self.streaming = False  # a block pull ran, when last looked
+        self.streaming = False  # a block pull was there, when last looked
         self.sampled = {}  # (node, name): merged from an active bitmap while disabled
 
     # Looking
@@ -152,7 +152,7 @@ class Monitor:
         elif kind == 'migrate' and str(data.get('uri', '')).startswith('exec:'):
             break_('migrates to a command')
         elif kind == 'query-named-block-nodes' and self.streaming:
-            break_('looks at the nodes while a block pull runs: QEMU dies of it')
+            break_('looks at the nodes while a block pull is there: QEMU dies of it')
         elif kind in FORBIDDEN:
             break_(f'{kind}: {FORBIDDEN[kind]}')
 
@@ -173,8 +173,9 @@ class Monitor:
         elif kind == 'query-block' and isinstance(reply.get('return'), list):
             self.see_some([device['inserted'] for device in reply['return']])
         elif kind == 'query-jobs' and isinstance(reply.get('return'), list):
-            self.streaming = any(job['type'] in ('stream', 'create') and
-                                 job['status'] != 'concluded' for job in reply['return'])
+            self.streaming = any(job['type'] == 'stream' or
+                                 (job['type'] == 'create' and job['status'] != 'concluded')
+                                 for job in reply['return'])
         elif kind == 'x-debug-query-block-graph' and isinstance(reply.get('return'), dict):
             self.see_graph(reply['return'])
 
