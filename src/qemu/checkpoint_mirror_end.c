@@ -356,6 +356,38 @@ virCheckpointMirrorNobodyHasOverlay(const virCheckpointMirrorStep *step, GError 
     return FALSE;
 }
 
+/* Whoever renamed the overlay died before its removal.  A guest that had been started
+ * past us on it and that died, too, has written to it, and nobody to the source since:
+ * what it wrote is nowhere else. */
+static gboolean
+virCheckpointMirrorGoneIsNeeded(const virCheckpointMirrorStep *step, const gchar *gone)
+{
+    const virCheckpointMirror *mirror = step->mirror;
+
+    return step->view && !virCheckpointMirrorRunning(step) && !mirror->pivoted &&
+           virCheckpointMirrorWrittenLater(gone, mirror->sourcePath, 0);
+}
+
+/* It is committed, as that of any guest that ended on one.  Always FALSE: no cleaning
+ * now. */
+static gboolean
+virCheckpointMirrorBringBack(const virCheckpointMirrorStep *step,
+                             const gchar *gone,
+                             GError **error)
+{
+    virCheckpointMirror *mirror = step->mirror;
+
+    if (!virCheckpointFileMove(gone, mirror->overlayPath, error) ||
+        !virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
+                                      "qcow2", error))
+        return FALSE;
+    mirror->onOverlay = TRUE;
+    g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+                "a guest wrote to disk '%s', overlay '%s', after all", mirror->target,
+                mirror->overlayPath);
+    return FALSE;
+}
+
 /*
  * The overlay's file goes when nothing names it.  It is renamed first and QEMU asked
  * once more: a snapshot that a dead connection sent may still have run, or somebody has
@@ -368,10 +400,14 @@ virCheckpointMirrorRemoveOverlay(const virCheckpointMirrorStep *step, GError **e
     virCheckpointMirror *mirror = step->mirror;
     g_autofree gchar *gone = g_strconcat(mirror->overlayPath, ".gone", NULL);
 
-    if (rename(mirror->overlayPath, gone) < 0 && errno != ENOENT) {
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_SYSTEM_ERROR,
-                    "remove '%s': %s", mirror->overlayPath, g_strerror(errno));
-        return FALSE;
+    if (rename(mirror->overlayPath, gone) < 0) {
+        if (errno != ENOENT) {
+            g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_SYSTEM_ERROR,
+                        "remove '%s': %s", mirror->overlayPath, g_strerror(errno));
+            return FALSE;
+        }
+        if (virCheckpointMirrorGoneIsNeeded(step, gone))
+            return virCheckpointMirrorBringBack(step, gone, error);
     }
     if (!virCheckpointFaultPoint("mirror/overlay-renamed", error))
         return FALSE;

@@ -41,8 +41,7 @@
 /* More than any pivot takes. */
 #define VIR_CHECKPOINT_MIRROR_LEAVING_SEC 10
 
-/* By more than @bySec. */
-static gboolean
+gboolean
 virCheckpointMirrorWrittenLater(const gchar *path, const gchar *than, gint64 bySec)
 {
     struct stat one;

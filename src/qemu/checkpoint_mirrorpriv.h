@@ -312,6 +312,10 @@ virCheckpointMirrorFixConfig(const virCheckpointMirrorStep *step,
                              const gchar *format,
                              GError **error);
 
+/** TRUE if file @path was written to later than @than, by more than @bySec. */
+gboolean
+virCheckpointMirrorWrittenLater(const gchar *path, const gchar *than, gint64 bySec);
+
 /** The definition names S from now on, which QEMU is about to move to. */
 gboolean
 virCheckpointMirrorLeave(const virCheckpointMirrorStep *step, GError **error);

@@ -736,9 +736,9 @@ def test_daemon_stopped_anywhere_in_a_pivot(host):
     sweep_copy(host, False, 1.0)
 
 
-def killed_in_its_bulk(host):
+def killed_in_its_bulk(host, then=''):
     """A guest that was writing to a copy's overlay is off, and that is about to go: the
-    oracle, the overlay, what lets the daemon go on."""
+    oracle, the overlay, what lets the daemon go on; then: what else happens to that."""
     log = os.path.join(host.work, 'points.log')
     go = os.path.join(host.work, 'go')
     host.start_daemon()
@@ -757,11 +757,26 @@ def killed_in_its_bulk(host):
     oracle.events.close()
     host.kill_daemon()
     vm.kill_qemu()
-    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'mirror/cleaning@1=hold:{go}',
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'mirror/cleaning@1=hold:{go}{then}',
                            'VIRT_CHECKPOINT_FAULTS_LOG': log})
     wait_for(lambda: os.path.exists(log) and 'mirror/cleaning' in open(log).read().split(),
              'it is about to be cleaned', 60)
     return oracle, overlay, go
+
+
+def start_on(vm, overlay):
+    """Past us, by a definition from before, and it writes."""
+    vm.conn.createXML(vm.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace(
+        vm.disks['vda'].path, overlay))
+    assert vm.source('vda') == overlay
+    vm.write(3 * MIB, MIB, 0x33)
+
+
+def given_up(host, oracle):
+    """The copy is, and the guest has its disk."""
+    oracle.connect()
+    wait_for(lambda: not [name for name in os.listdir(store.folder(host, oracle.vm))
+                          if name.endswith('.job.xml')], 'the copy is given up', 60)
 
 
 def test_started_past_us_while_its_overlay_goes(host):
@@ -769,17 +784,33 @@ def test_started_past_us_while_its_overlay_goes(host):
     has the overlay, keeps it, and it is committed like any other."""
     oracle, overlay, go = killed_in_its_bulk(host)
     vm, source = oracle.vm, oracle.vm.disks['vda'].path
-    vm.conn.createXML(vm.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace(source, overlay))
-    assert vm.source('vda') == overlay
-    vm.write(3 * MIB, MIB, 0x33)
+    start_on(vm, overlay)
     with open(go, 'w'):
         pass
-    oracle.connect()
-    wait_for(lambda: not [name for name in os.listdir(store.folder(host, vm))
-                          if name.endswith('.job.xml')], 'the copy is given up', 60)
+    given_up(host, oracle)
     assert vm.source('vda') == source == vm.source('vda', inactive=True), vm.source('vda')
     vm.verify('vda')
     vm.destroy()
     vm.start(vm.dom)
     vm.verify('vda')
     assert not os.path.exists(overlay)
+
+
+def test_gone_again_when_its_overlay_goes(host):
+    """As above; and we die when the overlay has its last name, and that guest before we
+    are back: what it wrote is there."""
+    oracle, overlay, go = killed_in_its_bulk(host, ',mirror/overlay-renamed@1=exit')
+    vm, source = oracle.vm, oracle.vm.disks['vda'].path
+    start_on(vm, overlay)
+    vm.hmp(f'qemu-io -d {vm.disks["vda"].alias} "flush"')
+    with open(go, 'w'):
+        pass
+    wait_for(lambda: not os.path.exists(overlay), 'the overlay is renamed')
+    host.wait_daemon()
+    vm.kill_qemu()
+    host.start_daemon()
+    given_up(host, oracle)
+    assert vm.source('vda', inactive=True) == source
+    assert not os.path.exists(overlay) and not os.path.exists(f'{overlay}.gone')
+    vm.start(vm.dom)
+    vm.verify('vda')
