@@ -172,6 +172,7 @@ virCheckpointChangeCheckName(virCheckpointSegments *segments,
         return TRUE;
     if (theirs)
         virDomainCheckpointFree(theirs);
+    segments->refused = TRUE;
     g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
                 "domain moment %s already exists", name);
     return FALSE;
@@ -322,8 +323,10 @@ virCheckpointSegmentsCreate(virCheckpointSegments *segments,
 
     /* Who cannot be frozen is told before anything is done. */
     if ((flags & VIR_CHECKPOINT_SEGMENTS_QUIESCE) &&
-        !virCheckpointQuiesceAsk(segments->view, error))
+        !virCheckpointQuiesceAsk(segments->view, error)) {
+        segments->refused = TRUE;
         return FALSE;
+    }
     if (!virCheckpointSegmentsEnsure(segments, error) ||
         !(plan = virCheckpointSegmentsPlan(segments, def, error)) ||
         !virCheckpointFaultPoint("create/planned", error) ||

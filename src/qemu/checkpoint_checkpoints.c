@@ -289,7 +289,8 @@ virCheckpointEngineCreateLocked(virCheckpointOperation *operation,
                                          ? VIR_CHECKPOINT_SEGMENTS_QUIESCE
                                          : 0,
                                      NULL, error)) {
-        virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
+        if (!segments->refused)
+            virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
         return FALSE;
     }
     g_info("domain %s: checkpoint '%s' created", operation->view->name, def->name);
@@ -402,6 +403,7 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
     g_autoptr(GPtrArray) ids = NULL;
     g_autoptr(GPtrArray) targets = NULL;
     g_autoptr(GError) unchecked = NULL;
+    gboolean parked;
     guint i;
 
     if (!segments)
@@ -430,8 +432,8 @@ virCheckpointEngineDeleteLocked(virCheckpointOperation *operation,
     if (!virCheckpointSegmentsSeemTracked(segments))
         virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
     /* What is not parked, and bitmaps that stay in an image. */
-    if (!virCheckpointSegmentsParkLast(segments) ||
-        !virCheckpointSegmentsSweepOff(segments, targets))
+    parked = virCheckpointSegmentsParkLast(segments);
+    if (!virCheckpointSegmentsSweepOff(segments, targets) || !parked)
         virCheckpointEngineSettleLater(operation->engine, operation->view->uuid);
     return TRUE;
 }

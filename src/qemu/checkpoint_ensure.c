@@ -368,9 +368,11 @@ virCheckpointEnsureAllDecided(const virCheckpointSegments *segments, GError **er
 
         if (record->state != VIR_CHECKPOINT_RECORD_CREATING)
             continue;
-        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                    "checkpoint '%s' of domain '%s' is still being created",
-                    record->def->name, segments->view->name);
+        g_set_error(
+            error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
+            "checkpoint '%s' of domain '%s' is still being created: try again in a "
+            "few seconds",
+            record->def->name, segments->view->name);
         return FALSE;
     }
     return TRUE;

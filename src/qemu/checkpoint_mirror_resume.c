@@ -172,7 +172,8 @@ virCheckpointMirrorIsDecided(virCheckpointMirror *mirror,
     mirror->needsSettling = TRUE;
     virCheckpointEngineUnsettle(mirror->engine, mirror->uuid);
     g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
-                "checkpoint '%s' is still being created", record->def->name);
+                "checkpoint '%s' is still being created: try again in a few seconds",
+                record->def->name);
     return FALSE;
 }
 

@@ -531,12 +531,18 @@ virCheckpointSegmentsRemoveReleased(virCheckpointSegments *segments)
 static void
 virCheckpointSegmentsKeepFolder(virCheckpointSegments *segments, gboolean keep)
 {
+    g_autoptr(GError) error = NULL;
     g_autofree gchar *path =
         virCheckpointStoreDomainPath(segments->store, "released", NULL);
 
-    if (path && keep && !g_file_test(path, G_FILE_TEST_EXISTS))
-        segments->awaited = virCheckpointFileWrite(path, "", NULL);
-    else if (path && !keep)
+    if (path && keep && !g_file_test(path, G_FILE_TEST_EXISTS)) {
+        segments->awaited = virCheckpointFileWrite(path, "", &error);
+        if (error)
+            g_warning(
+                "domain '%s': bitmaps that nobody needs stay until its next start: "
+                "%s",
+                segments->view->name, error->message);
+    } else if (path && !keep)
         virCheckpointFileRemove(path, NULL);
 }
 

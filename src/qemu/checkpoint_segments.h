@@ -36,6 +36,7 @@ typedef struct virCheckpointSegments {
     struct virCheckpointParkAhead *ahead; /* owned; sidecars that a creation opened, for
                                              the parking that follows it; or NULL */
     gboolean awaited;   /* bitmaps are released in these, and none were before */
+    gboolean refused;   /* a creation was, for what was asked: nothing was begun */
     gboolean unswept;   /* something of ours that nobody needs is left in QEMU, or the
                            guest frozen, because its removal failed: to be settled */
     GPtrArray *covered; /* borrowed; parts that sets since a checkpoint leave out: their

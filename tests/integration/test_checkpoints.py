@@ -96,6 +96,28 @@ def test_what_failed_is_settled_without_being_asked(host):
     oracle.check()
 
 
+def test_a_refused_creation_unsettles_nothing(host):
+    """A name that is taken is the client's mistake: there is nothing to repair."""
+    log = os.path.join(host.work, 'points.log')
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS_LOG': log})
+    oracle = Oracle(host, VM(host, disks={'vda': 8 * MIB}), host.random)
+    oracle.create()
+
+    def settled():
+        with open(log) as points:
+            return points.read().split().count('settle/jobs')
+    before = settled()
+    try:
+        oracle.dom.checkpointCreateXML(
+            f'<domaincheckpoint><name>{oracle.moments[0].name}</name></domaincheckpoint>')
+        raise Failure('the name is taken')
+    except libvirt.libvirtError as error:
+        assert 'already exists' in str(error), error
+    oracle.create()
+    if settled() != before:
+        raise Failure('it was settled')
+
+
 def test_a_creation_whose_sidecars_are_gone(host):
     """QEMU refuses what would fill them: the checkpoint is made without, and parked."""
     oracle = oracle_of(host)
