@@ -528,6 +528,7 @@ virCheckpointEngineNew(const virCheckpointEngineConfig *config, GError **error)
     engine->dialects = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     engine->settled = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     virCheckpointRetryInit(engine);
+    virCheckpointStartingInit(engine);
     engine->backups = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                             virCheckpointBackupEndFree);
     engine->pool =
@@ -561,6 +562,7 @@ virCheckpointEngineFree(virCheckpointEngine *engine)
     virCheckpointMirrorStop(engine);
     g_thread_pool_free(engine->pool, FALSE, TRUE);
     virCheckpointRetryFini(engine);
+    virCheckpointStartingFini(engine);
     virCheckpointMirrorFini(engine);
     virCheckpointEngineDropConnection(engine);
     virCheckpointEngineCloseIdle(engine);

@@ -140,7 +140,18 @@ virCheckpointEngineSettle(virCheckpointEngine *engine,
                           const gchar *uuid,
                           GError **error);
 
-/** The same before the domain starts here, wherever it was. */
+/** A client wants the domain started: from now on what finds it off waits, until
+ * libvirt shows it active.  Followed by one of the next two.  Thread: any. */
+void
+virCheckpointEngineStartComes(virCheckpointEngine *engine, const gchar *uuid);
+/** Libvirt has the call, or gets it now. */
+void
+virCheckpointEngineStartGoes(virCheckpointEngine *engine, const gchar *uuid);
+/** Libvirt does not get it. */
+void
+virCheckpointEngineStartRefused(virCheckpointEngine *engine, const gchar *uuid);
+
+/** The same before the domain starts here, wherever it was: of that start. */
 gboolean
 virCheckpointEngineSettleHere(virCheckpointEngine *engine,
                               const gchar *uuid,

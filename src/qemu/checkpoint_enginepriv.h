@@ -67,9 +67,10 @@ struct virCheckpointEngine {
     GQueue idle;           /* virConnectPtr that no operation uses */
     gboolean reconnecting; /* a worker tries */
     gboolean stopping;
-    guint busy;          /* operations and mirrors under way */
-    GHashTable *settled; /* uuid: nothing is left over from earlier operations */
-    GHashTable *retries; /* uuid -> what checkpoint_retry.c wants */
+    guint busy;           /* operations and mirrors under way */
+    GHashTable *settled;  /* uuid: nothing is left over from earlier operations */
+    GHashTable *retries;  /* uuid -> what checkpoint_retry.c wants */
+    GHashTable *starting; /* uuid -> gint64: what checkpoint_starting.c knows */
     GHashTable
         *backups; /* uuid -> virCheckpointBackupEnd* of the job that is recorded */
 };
@@ -157,6 +158,14 @@ virCheckpointRetryInit(virCheckpointEngine *engine);
 void
 virCheckpointRetryFini(virCheckpointEngine *engine);
 
+/** TRUE if a start was let through that libvirt may not show yet.  Thread: any. */
+gboolean
+virCheckpointEngineIsStarting(virCheckpointEngine *engine, const gchar *uuid);
+void
+virCheckpointStartingInit(virCheckpointEngine *engine);
+void
+virCheckpointStartingFini(virCheckpointEngine *engine);
+
 /** TRUE if nothing is left over from earlier operations, as far as is known. */
 gboolean
 virCheckpointEngineIsSettled(virCheckpointEngine *engine, const gchar *uuid);
@@ -174,7 +183,8 @@ typedef enum {
     VIR_CHECKPOINT_OPERATION_AWAY = 1 << 2,      /* also when it is on another host */
     VIR_CHECKPOINT_OPERATION_RUNNING =
         1 << 1, /* else VIR_ERR_OPERATION_INVALID "domain is not running" */
-    VIR_CHECKPOINT_OPERATION_OF_JOB = 1 << 3, /* a copy's: does not wait for copies */
+    VIR_CHECKPOINT_OPERATION_OF_JOB = 1 << 3,   /* a copy's: does not wait for copies */
+    VIR_CHECKPOINT_OPERATION_OF_START = 1 << 4, /* does not wait for a start */
 } virCheckpointOperationFlags;
 
 /** Takes the slot (waits), looks the domain up, settles it. Thread: any but main's. */

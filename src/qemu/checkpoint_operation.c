@@ -103,6 +103,12 @@ virCheckpointOperationTry(virCheckpointEngine *engine,
                             "domain is not running");
         return NULL;
     }
+    if (!(flags & VIR_CHECKPOINT_OPERATION_OF_START) && !operation->view->running &&
+        virCheckpointEngineIsStarting(engine, uuid)) {
+        g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY,
+                    "domain '%s' is being started: try again", operation->view->name);
+        return NULL;
+    }
     if (!virCheckpointDomainViewIsStill(operation->view, error))
         return NULL;
     if (!(flags & VIR_CHECKPOINT_OPERATION_AWAY) &&
@@ -119,6 +125,19 @@ virCheckpointOperationTry(virCheckpointEngine *engine,
     return g_steal_pointer(&operation);
 }
 
+/* TRUE if waiting helps. */
+static gboolean
+virCheckpointOperationPasses(virCheckpointEngine *engine,
+                             const gchar *uuid,
+                             guint flags,
+                             const GError *failed)
+{
+    if (g_error_matches(failed, VIR_CHECKPOINT_ERROR, VIR_ERR_RESOURCE_BUSY))
+        return virCheckpointEngineIsStarting(engine, uuid);
+    return !(flags & VIR_CHECKPOINT_OPERATION_OF_JOB) &&
+           g_error_matches(failed, VIR_CHECKPOINT_ERROR, VIR_ERR_BLOCK_COPY_ACTIVE);
+}
+
 virCheckpointOperation *
 virCheckpointOperationBegin(virCheckpointEngine *engine,
                             const gchar *uuid,
@@ -130,8 +149,7 @@ virCheckpointOperationBegin(virCheckpointEngine *engine,
     virCheckpointOperation *operation;
 
     while (!(operation = virCheckpointOperationTry(engine, uuid, flags, &failed)) &&
-           !(flags & VIR_CHECKPOINT_OPERATION_OF_JOB) &&
-           g_error_matches(failed, VIR_CHECKPOINT_ERROR, VIR_ERR_BLOCK_COPY_ACTIVE) &&
+           virCheckpointOperationPasses(engine, uuid, flags, failed) &&
            g_get_monotonic_time() < until &&
            !virCheckpointEngineSleep(engine, JOB_WAIT_STEP_MS))
         g_clear_error(&failed);
@@ -170,24 +188,11 @@ virCheckpointOperationIsAway(virCheckpointEngine *engine, const gchar *uuid)
     return away;
 }
 
-gboolean
-virCheckpointEngineSettleHere(virCheckpointEngine *engine,
-                              const gchar *uuid,
-                              GError **error)
-{
-    g_autoptr(virCheckpointOperation) operation = NULL;
-
-    if (!virCheckpointOperationIsAway(engine, uuid))
-        return virCheckpointEngineSettle(engine, uuid, error);
-    operation =
-        virCheckpointOperationBegin(engine, uuid, VIR_CHECKPOINT_OPERATION_AWAY, error);
-    return operation != NULL;
-}
-
-gboolean
-virCheckpointEngineSettle(virCheckpointEngine *engine,
-                          const gchar *uuid,
-                          GError **error)
+static gboolean
+virCheckpointOperationSettleOnly(virCheckpointEngine *engine,
+                                 const gchar *uuid,
+                                 guint flags,
+                                 GError **error)
 {
     g_autofree gchar *folder =
         g_build_filename(virCheckpointStoreRoot(engine->store), uuid, NULL);
@@ -196,7 +201,7 @@ virCheckpointEngineSettle(virCheckpointEngine *engine,
 
     if (!g_file_test(folder, G_FILE_TEST_IS_DIR))
         return TRUE;
-    operation = virCheckpointOperationBegin(engine, uuid, 0, &failed);
+    operation = virCheckpointOperationBegin(engine, uuid, flags, &failed);
     if (operation)
         return TRUE;
     if (g_error_matches(failed, VIR_CHECKPOINT_LIBVIRT_ERROR, VIR_ERR_NO_DOMAIN))
@@ -206,6 +211,30 @@ virCheckpointEngineSettle(virCheckpointEngine *engine,
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&failed));
     return FALSE;
+}
+
+gboolean
+virCheckpointEngineSettleHere(virCheckpointEngine *engine,
+                              const gchar *uuid,
+                              GError **error)
+{
+    g_autoptr(virCheckpointOperation) operation = NULL;
+
+    if (!virCheckpointOperationIsAway(engine, uuid))
+        return virCheckpointOperationSettleOnly(
+            engine, uuid, VIR_CHECKPOINT_OPERATION_OF_START, error);
+    operation = virCheckpointOperationBegin(
+        engine, uuid, VIR_CHECKPOINT_OPERATION_AWAY | VIR_CHECKPOINT_OPERATION_OF_START,
+        error);
+    return operation != NULL;
+}
+
+gboolean
+virCheckpointEngineSettle(virCheckpointEngine *engine,
+                          const gchar *uuid,
+                          GError **error)
+{
+    return virCheckpointOperationSettleOnly(engine, uuid, 0, error);
 }
 
 gboolean

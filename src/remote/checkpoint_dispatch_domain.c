@@ -21,6 +21,7 @@
 #include "config.h"
 
 #include "checkpoint_dispatchpriv.h"
+#include "checkpoint_fault.h"
 #include "checkpoint_xml.h"
 
 #include <libvirt/libvirt.h>
@@ -82,10 +83,14 @@ virCheckpointDispatchStart(virCheckpointCall *call)
 
     if (virCheckpointDispatchStartUuid(call, raw)) {
         virCheckpointWireUuidFormat(raw, uuid);
-        if (!virCheckpointDispatchMayStart(call, uuid, &error)) {
+        virCheckpointEngineStartComes(call->engine, uuid);
+        if (!virCheckpointDispatchMayStart(call, uuid, &error) ||
+            !virCheckpointFaultPoint("start/settled", &error)) {
+            virCheckpointEngineStartRefused(call->engine, uuid);
             virCheckpointCallFailError(call, VIR_CHECKPOINT_FROM_QEMU, error);
             return;
         }
+        virCheckpointEngineStartGoes(call->engine, uuid);
     }
     virCheckpointCallForward(call);
 }

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 import xml.etree.ElementTree as ElementTree
 
 import libvirt
@@ -301,6 +302,34 @@ def test_a_start_past_us_just_before(host):
     started, created = start_past_us(host, 'vda', 'offline/guarded')
     assert not started and created, (started, created)
     assert created.get_error_code() == libvirt.VIR_ERR_RESOURCE_BUSY, created
+
+
+def test_a_start_through_us_goes_first(host):
+    """One that was let through finds no image open, whoever comes before libvirt shows it:
+    a creation waits, and is one of the guest that runs."""
+    go, log = (os.path.join(host.work, name) for name in ('go', 'points'))
+    oracle = oracle_of(host, env={'VIRT_CHECKPOINT_FAULTS': f'start/settled@1=hold:{go}',
+                                  'VIRT_CHECKPOINT_FAULTS_LOG': log})
+    oracle.create(['vda', 'vdb'])
+    oracle.write(4)
+    oracle.stop_guest()
+    started = jobs.Later(oracle.dom.create)
+    wait_for(lambda: reached(log, 'start/settled'), 'it is let through')
+    before = count(log, 'offline/guarded')
+    oracle.about_to_create('meanwhile', ['vda', 'vdb'])
+    created = jobs.Later(oracle.dom.checkpointCreateXML, checkpoint_xml('meanwhile'), 0)
+    time.sleep(1)
+    opened = count(log, 'offline/guarded') - before
+    with open(go, 'w'):
+        pass
+    assert not opened, 'a creation opens images of a guest that is about to start'
+    for call in (started, created):
+        error = call.join()
+        if error:
+            raise error
+    oracle.moments.append(oracle.creating)
+    oracle.write(4)
+    oracle.check(copies=True)
 
 
 def test_missing_image_is_told(host):

@@ -625,6 +625,24 @@ virCheckpointEngineSettleHere(virCheckpointEngine *engine,
     return fakeDid(engine, error, "settle %s", uuid);
 }
 
+void
+virCheckpointEngineStartComes(virCheckpointEngine *engine, const gchar *uuid)
+{
+    fakeDid(engine, NULL, "start comes");
+}
+
+void
+virCheckpointEngineStartGoes(virCheckpointEngine *engine, const gchar *uuid)
+{
+    fakeDid(engine, NULL, "start goes");
+}
+
+void
+virCheckpointEngineStartRefused(virCheckpointEngine *engine, const gchar *uuid)
+{
+    fakeDid(engine, NULL, "start refused");
+}
+
 gboolean
 virCheckpointEngineMayStart(virCheckpointEngine *engine,
                             const gchar *uuid,

@@ -161,11 +161,11 @@ testStart(void)
     testOpen(&test, "");
     testDomainFlags(&test, 196, 0);
     fakeWaitForwarded(test.client, 1);
-    testExpectLog(&test, "settle " FAKE_UUID);
+    testExpectLog(&test, "start comes|settle " FAKE_UUID "|start goes");
     testCallBytes(&test, 10,
                   virCheckpointWireEncode(virCheckpointProtoXmlFlags, &create));
     fakeWaitForwarded(test.client, 2);
-    testExpectLog(&test, "settle " FAKE_UUID);
+    testExpectLog(&test, "start comes|settle " FAKE_UUID "|start goes");
     testCallBytes(&test, 10,
                   virCheckpointWireEncode(virCheckpointProtoXmlFlags, &fresh));
     fakeWaitForwarded(test.client, 3);
@@ -174,6 +174,7 @@ testStart(void)
     testDomainFlags(&test, 9, 0);
     testExpectError(&test, 1, 9, VIR_ERR_OPERATION_INVALID, VIR_CHECKPOINT_FROM_QEMU,
                     "Requested operation is not valid: told to fail");
+    testExpectLog(&test, "start comes|settle " FAKE_UUID "|start refused");
     testClose(&test);
 }
 
@@ -199,7 +200,7 @@ testStartWithFiles(void)
         VIR_CHECKPOINT_VERDICT_TAKEN);
     g_assert_cmpmem(fakeWaitForwarded(test.client, 1)->bytes->data, frame->bytes->len,
                     frame->bytes->data, frame->bytes->len);
-    testExpectLog(&test, "settle " FAKE_UUID);
+    testExpectLog(&test, "start comes|settle " FAKE_UUID "|start goes");
     testClose(&test);
 }
 
