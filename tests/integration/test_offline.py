@@ -876,7 +876,7 @@ def test_copy_while_off_of_a_disk_that_changed(host):
     oracle.check(copies=True)
 
 
-def sweep(host, act, before=2, after=None, share=0.3):
+def sweep(host, act, before=2, after=None, share=0.2):
     def setup(oracle):
         for _ in range(before):
             oracle.create(['vda', 'vdb'])
@@ -939,7 +939,7 @@ def test_stopped_while_copying(host):
     """The daemon stops dead at every point of a copy with a checkpoint."""
     def act(oracle):
         oracle.finish(oracle.moments[0], 'vda', oracle._name())
-    sweep(host, act, before=1, share=0.2)
+    sweep(host, act, before=1, share=0.1)
 
 
 @limit(600)

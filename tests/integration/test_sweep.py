@@ -4,6 +4,8 @@ VIRT_CHECKPOINT_SWEEP=OPERATION:N:PARTY runs one case again, as its line names i
 =OPERATION:POINT:PARTY one at the first point of that name;
 =OPERATION all of that row, =OPERATION:* or :SHARE (0.5) all points or a random share of
 them, and =OPERATION:SHARE:PARTY with one party only; =NUMBER runs that many random cases.
+VIRT_CHECKPOINT_SWEEP_KEPT=FOLDER:HOURS:K/N runs for HOURS what FOLDER does not name as
+passed, the K-th of N parts, of all rows or of VIRT_CHECKPOINT_SWEEP=OPERATION[,...].
 """
 
 import os
@@ -40,7 +42,8 @@ def test_somebody_dies_somewhere(host):
     table = Table(host)
     if KEPT:
         folder, hours, part = KEPT.split(':')
-        table.rest(folder, float(hours), *map(int, part.split('/')))
+        rows = OPERATIONS if WANTED.isdigit() else WANTED.split(',')
+        table.rest(folder, float(hours), *map(int, part.split('/')), rows)
     else:
         run(table, host.random)
     table.judge()

@@ -278,7 +278,7 @@ class Case:
         thread.start()
         reached = self._reached(thread)
         if reached:
-            if self._goes_on_writing():
+            if not self.operation.still and self._goes_on_writing():
                 self.write()
                 self.operation.written(self)
             self._disturb()
@@ -452,7 +452,7 @@ class Case:
         """What libvirt's next start takes for checkpoints of its own: it is lent some for
         a backup only."""
         folder = os.path.join(session.FOLDERS['lib'], 'qemu', 'checkpoint', self.vm.name)
-        if self.undefine or not os.path.isdir(folder):
+        if self.undefine & libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA or not os.path.isdir(folder):
             return []
         return os.listdir(folder)
 

@@ -10,10 +10,11 @@ from .host import Failure
 from .kills import LEFT_OUT, PARTIES, Case
 from .runner import limit
 from .sweepcopies import COPIES
+from .sweepmoves import MOVES
 from .sweepops import OPERATIONS as OTHERS
 from .sweeprecover import RECOVERIES
 
-OPERATIONS = {**OTHERS, **COPIES, **RECOVERIES}
+OPERATIONS = {**OTHERS, **MOVES, **COPIES, **RECOVERIES}
 
 ROW_HOURS = 3
 
@@ -166,10 +167,10 @@ class Table:
         case.close()
         return case.points
 
-    def rest(self, folder, hours, part, parts):
+    def rest(self, folder, hours, part, parts, names=OPERATIONS):
         """What a kept table lacks, for some time; of the cells every parts-th."""
         kept, end = Kept(folder), time.monotonic() + hours * 3600
-        for name in OPERATIONS:
+        for name in names:
             kept.learn(name, lambda name=name: self._points(name))
         cells = [(name, number, party) for name, points in kept.points.items()
                  for number in range(1, len(points) + 1) if not repeats(points, number)

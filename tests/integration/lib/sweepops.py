@@ -25,6 +25,7 @@ class Operation:
     leaves = ()  # parts of names of what may be left in the domain's folder
     ahead = False  # the definition may name a file that the guest does not run on yet
     copies = False  # its row is one of test_sweep_copies.py
+    still = False  # what the guest writes meanwhile would be in doubt
     hangs_libvirt = False  # stock 9.0 may not answer when the guest is destroyed in it
 
     def __init__(self, name):
