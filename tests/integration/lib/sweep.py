@@ -110,14 +110,22 @@ class Kept:
         """Who dies between which two points."""
         return (*self.points[name][max(number - 2, 0):number], party)
 
+    def named(self, name, number, party):
+        """The operation, the point by its name, who dies there: a point may be passed
+        many times in one operation, for each disk, sidecar or command."""
+        points = self.points[name]
+        return name, points[number - 1] if number <= len(points) else None, party
+
     def next(self, cells, random):
-        """Of these cells one that did not pass yet, and of those one around which the
-        fewest did; None when all have passed."""
-        passed = self.cells()
-        met = collections.Counter(self.around(*cell) for cell in passed)
-        left = [cell for cell in cells if cell not in passed]
+        """Of these cells one that did not pass yet, and of those one of whose name, and
+        then around which, the fewest did; None when all have passed."""
+        passed = [cell for cell in self.cells() if cell[0] in self.points]
+        named = collections.Counter(self.named(*cell) for cell in passed)
+        around = collections.Counter(self.around(*cell) for cell in passed)
+        left = list(set(cells).difference(passed))
         random.shuffle(left)
-        return min(left, key=lambda cell: met[self.around(*cell)], default=None)
+        return min(left, key=lambda cell: (named[self.named(*cell)],
+                                           around[self.around(*cell)]), default=None)
 
 
 class Table:
@@ -186,9 +194,11 @@ class Table:
             failed = len(self.failures) > before
             kept.add('failed' if failed else 'cells' if reached else 'beyond', *cell,
                      kept.points[cell[0]][cell[1] - 1])
-        left = len(set(cells) - kept.cells())
-        print(f'#   {len(kept.cells())} cells of this table have passed; of this part '
-              f'{left} of {len(cells)} have not', flush=True)
+        passed = kept.cells()
+        print(f'#   {len(passed)} cells of this table have passed; of this part '
+              f'{len(set(cells) - passed)} of {len(cells)} have not; by the points\' names '
+              f'{len({kept.named(*cell) for cell in set(cells) & passed})} of '
+              f'{len({kept.named(*cell) for cell in cells})} have', flush=True)
 
     def row(self, name, share=1.0, only=None):
         """All points of an operation, or a random share of them; all parties, or one."""
