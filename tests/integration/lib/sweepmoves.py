@@ -4,6 +4,7 @@ that an image holds inside itself.
 
 import libvirt
 
+from . import store
 from .sweepops import Delete, Operation, listed
 
 METADATA_ONLY = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY
@@ -44,7 +45,12 @@ class Revert(Operation):
         pass
 
     def again(self, case):
+        """What was not lost before is now."""
         self.act(case)
+        listed(case)
+        for moment in case.oracle.moments:
+            for target in store.lost(case.host, case.vm, moment.name):
+                moment.models.pop(target, None)
 
 
 MOVES = {o.name: o for o in (
