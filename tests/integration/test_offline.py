@@ -22,6 +22,10 @@ from lib.targets import Nbd, fill, small_place
 
 SIZE = libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE | libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
 DISKS = {'vda': 16 * MIB, 'vdb': 4 * MIB}
+# All that these tests start has it: without root they share the list of processes with
+# whatever else runs.
+MARK = 'VIRT_CHECKPOINT_TESTS_OF'
+os.environ[MARK] = str(os.getpid())
 
 
 def oracle_of(host, disks=None, env=None, **options):
@@ -44,16 +48,20 @@ def checkpoint_xml(name):
 
 
 def storage_daemons():
-    """Process ids and command lines of the storage daemons in this place."""
+    """Process ids and command lines of the storage daemons that these tests started."""
+    mark = f'{MARK}={os.getpid()}'.encode()
     found = {}
-    for path in glob.glob('/proc/[0-9]*/cmdline'):
+    for path in glob.glob('/proc/[0-9]*'):
         try:
-            with open(path, 'rb') as file:
+            with open(f'{path}/cmdline', 'rb') as file:
                 line = file.read().split(b'\0')
+            if os.path.basename(line[0]) != b'qemu-storage-daemon':
+                continue
+            with open(f'{path}/environ', 'rb') as file:
+                if mark in file.read().split(b'\0'):
+                    found[int(path.split('/')[2])] = line
         except OSError:
             continue
-        if os.path.basename(line[0]) == b'qemu-storage-daemon':
-            found[int(path.split('/')[2])] = line
     return found
 
 
