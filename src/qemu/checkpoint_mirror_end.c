@@ -356,28 +356,39 @@ virCheckpointMirrorNobodyHasOverlay(const virCheckpointMirrorStep *step, GError 
     return FALSE;
 }
 
+/*
+ * What it is called at last, of a guest that runs or is off.  Only of one that was off
+ * a start past us may have come for it: times alone cannot tell, for a power cut may
+ * take those of what a guest has flushed.
+ */
+static gchar *
+virCheckpointMirrorLastName(const virCheckpointMirror *mirror, gboolean running)
+{
+    return g_strconcat(mirror->overlayPath, running ? ".gone" : ".left", NULL);
+}
+
 /* Whoever renamed the overlay died before its removal.  A guest that had been started
  * past us on it and that died, too, has written to it, and nobody to the source since:
  * what it wrote is nowhere else. */
 static gboolean
-virCheckpointMirrorGoneIsNeeded(const virCheckpointMirrorStep *step, const gchar *gone)
+virCheckpointMirrorLeftIsNeeded(const virCheckpointMirrorStep *step, const gchar *left)
 {
     const virCheckpointMirror *mirror = step->mirror;
 
     return step->view && !virCheckpointMirrorRunning(step) && !mirror->pivoted &&
-           virCheckpointMirrorWrittenLater(gone, mirror->sourcePath, 0);
+           virCheckpointMirrorWrittenLater(left, mirror->sourcePath, 0);
 }
 
 /* It is committed, as that of any guest that ended on one.  Always FALSE: no cleaning
  * now. */
 static gboolean
 virCheckpointMirrorBringBack(const virCheckpointMirrorStep *step,
-                             const gchar *gone,
+                             const gchar *left,
                              GError **error)
 {
     virCheckpointMirror *mirror = step->mirror;
 
-    if (!virCheckpointFileMove(gone, mirror->overlayPath, error) ||
+    if (!virCheckpointFileMove(left, mirror->overlayPath, error) ||
         !virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
                                       "qcow2", error))
         return FALSE;
@@ -398,7 +409,9 @@ static gboolean
 virCheckpointMirrorRemoveOverlay(const virCheckpointMirrorStep *step, GError **error)
 {
     virCheckpointMirror *mirror = step->mirror;
-    g_autofree gchar *gone = g_strconcat(mirror->overlayPath, ".gone", NULL);
+    g_autofree gchar *left = virCheckpointMirrorLastName(mirror, FALSE);
+    g_autofree gchar *gone =
+        virCheckpointMirrorLastName(mirror, virCheckpointMirrorRunning(step));
 
     if (rename(mirror->overlayPath, gone) < 0) {
         if (errno != ENOENT) {
@@ -406,8 +419,11 @@ virCheckpointMirrorRemoveOverlay(const virCheckpointMirrorStep *step, GError **e
                         "remove '%s': %s", mirror->overlayPath, g_strerror(errno));
             return FALSE;
         }
-        if (virCheckpointMirrorGoneIsNeeded(step, gone))
-            return virCheckpointMirrorBringBack(step, gone, error);
+        if (virCheckpointMirrorLeftIsNeeded(step, left))
+            return virCheckpointMirrorBringBack(step, left, error);
+        g_free(gone);
+        gone =
+            virCheckpointMirrorLastName(mirror, !g_file_test(left, G_FILE_TEST_EXISTS));
     }
     if (!virCheckpointFaultPoint("mirror/overlay-renamed", error))
         return FALSE;
