@@ -379,20 +379,24 @@ virCheckpointMirrorLeftIsNeeded(const virCheckpointMirrorStep *step, const gchar
            virCheckpointMirrorWrittenLater(left, mirror->sourcePath, 0);
 }
 
-/* It is committed, as that of any guest that ended on one.  Always FALSE: no cleaning
- * now. */
+/* It is committed, as that of any guest that ended on one.  Its name comes last: until
+ * then whoever takes over finds things as they were found here.  Always FALSE: no
+ * cleaning now. */
 static gboolean
 virCheckpointMirrorBringBack(const virCheckpointMirrorStep *step,
                              const gchar *left,
                              GError **error)
 {
-    virCheckpointMirror *mirror = step->mirror;
+    const virCheckpointMirror *mirror = step->mirror;
 
-    if (!virCheckpointFileMove(left, mirror->overlayPath, error) ||
+    if (!virCheckpointMirrorMove(step, VIR_CHECKPOINT_JOB_COMMITTING, error) ||
+        !virCheckpointFaultPoint("mirror/left-needed", error) ||
         !virCheckpointMirrorFixConfig(step, mirror->sourcePath, mirror->overlayPath,
-                                      "qcow2", error))
+                                      "qcow2", error) ||
+        !virCheckpointFaultPoint("mirror/left-named", error) ||
+        !virCheckpointFileMove(left, mirror->overlayPath, error) ||
+        !virCheckpointFaultPoint("mirror/left-back", error))
         return FALSE;
-    mirror->onOverlay = TRUE;
     g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_FAILED,
                 "a guest wrote to disk '%s', overlay '%s', after all", mirror->target,
                 mirror->overlayPath);

@@ -799,7 +799,7 @@ def test_started_past_us_while_its_overlay_goes(host):
 
 def test_gone_again_when_its_overlay_goes(host):
     """As above; and we die when the overlay has its last name, and that guest before we
-    are back: what it wrote is there."""
+    are back: what it wrote is there, wherever we die while we bring it back."""
     oracle, overlay, go = killed_in_its_bulk(host, ',mirror/overlay-renamed@1=exit')
     vm, source = oracle.vm, oracle.vm.disks['vda'].path
     start_on(vm, overlay)
@@ -809,6 +809,9 @@ def test_gone_again_when_its_overlay_goes(host):
     wait_for(lambda: not os.path.exists(overlay), 'the overlay is renamed')
     host.wait_daemon()
     vm.kill_qemu()
+    for point in ('needed', 'named', 'back'):
+        host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS': f'mirror/left-{point}@1=exit'})
+        host.wait_daemon()
     host.start_daemon()
     given_up(host, oracle)
     assert vm.source('vda', inactive=True) == source
