@@ -18,7 +18,8 @@ def main():
     parser.add_argument('--all', action='store_true', help='the slow tests, too')
     parser.add_argument('--seed', type=int, help='of the random sequences')
     parser.add_argument('--only', metavar='PATTERN', help='tests whose name contains it')
-    parser.add_argument('--jobs', type=int, default=2, help='files at a time')
+    # Tests wait for much that takes no processor.
+    parser.add_argument('--jobs', type=int, default=3, help='files at a time')
     parser.add_argument('--hours', type=float, default=0, help='of test_killed_for_hours, '
                         'with --all')
     parser.add_argument('--sample', action='store_true', help='the tests marked @sample')
