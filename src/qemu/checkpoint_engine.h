@@ -140,6 +140,12 @@ virCheckpointEngineSettle(virCheckpointEngine *engine,
                           const gchar *uuid,
                           GError **error);
 
+/** The same before the domain starts here, wherever it was: of that start. */
+gboolean
+virCheckpointEngineSettleHere(virCheckpointEngine *engine,
+                              const gchar *uuid,
+                              GError **error);
+
 /** A client wants the domain started: from now on what finds it off waits, until
  * libvirt shows it active.  Followed by one of the next two.  Thread: any. */
 void
@@ -150,12 +156,6 @@ virCheckpointEngineStartGoes(virCheckpointEngine *engine, const gchar *uuid);
 /** Libvirt does not get it. */
 void
 virCheckpointEngineStartRefused(virCheckpointEngine *engine, const gchar *uuid);
-
-/** The same before the domain starts here, wherever it was: of that start. */
-gboolean
-virCheckpointEngineSettleHere(virCheckpointEngine *engine,
-                              const gchar *uuid,
-                              GError **error);
 
 /** TRUE if a job is recorded of the domain, which is off, or if that cannot be told:
  * which image it starts from is not known before it is settled; and if a QEMU that

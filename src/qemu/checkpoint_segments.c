@@ -542,8 +542,9 @@ virCheckpointSegmentsKeepFolder(virCheckpointSegments *segments, gboolean keep)
                 "domain '%s': bitmaps that nobody needs stay until its next start: "
                 "%s",
                 segments->view->name, error->message);
-    } else if (path && !keep)
+    } else if (path && !keep) {
         virCheckpointFileRemove(path, NULL);
+    }
 }
 
 /* TRUE if every disk that can hold a bitmap is in the graph. */

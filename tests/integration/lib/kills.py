@@ -452,7 +452,8 @@ class Case:
         """What libvirt's next start takes for checkpoints of its own: it is lent some for
         a backup only."""
         folder = os.path.join(session.FOLDERS['lib'], 'qemu', 'checkpoint', self.vm.name)
-        if self.undefine & libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA or not os.path.isdir(folder):
+        theirs = self.undefine & libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+        if theirs or not os.path.isdir(folder):
             return []
         return os.listdir(folder)
 
