@@ -141,6 +141,18 @@ testContainerChange(testKind kind, gpointer it, const gchar *element)
     }
 }
 
+/* Again after each change, behind which GLib takes an iterator for a mistake. */
+static void
+testStandOnFirst(testKind kind, gpointer it)
+{
+    if (kind == TEST_TABLE) {
+        g_hash_table_iter_init(&testIter, it);
+        g_hash_table_iter_next(&testIter, NULL, NULL);
+    }
+    if (kind == TEST_QUEUE)
+        testLink = ((GQueue *)it)->head;
+}
+
 static gpointer
 testContainerNew(testKind kind)
 {
@@ -167,12 +179,7 @@ testContainerNew(testKind kind)
         break;
     }
     testContainerChange(kind, it, "a");
-    if (kind == TEST_TABLE) {
-        g_hash_table_iter_init(&testIter, it);
-        g_hash_table_iter_next(&testIter, NULL, NULL);
-    }
-    if (kind == TEST_QUEUE)
-        testLink = ((GQueue *)it)->head;
+    testStandOnFirst(kind, it);
     return it;
 }
 
@@ -233,6 +240,7 @@ testUseLocked(gpointer data)
     const testUse *use = data;
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&testLock);
 
+    testStandOnFirst(use->op->kind, use->it);
     use->op->func(use->it);
     return NULL;
 }
@@ -280,9 +288,9 @@ testContainersLocked(void)
         }
         return;
     }
-    g_test_trap_subprocess(NULL, 0, 0);
+    /* What it reports is to be read, and makes it fail. */
+    g_test_trap_subprocess(NULL, 0, G_TEST_SUBPROCESS_INHERIT_STDERR);
     g_test_trap_assert_passed();
-    g_test_trap_assert_stderr_unmatched("*ThreadSanitizer*");
 }
 
 static void
