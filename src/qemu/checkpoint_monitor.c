@@ -265,12 +265,12 @@ virCheckpointMonitorFdsetIsOurs(const virCheckpointJson *set)
     return FALSE;
 }
 
-/* TRUE if a job is there beside which QEMU dies of the question for its nodes, or that
- * cannot be known (@error): a block pull until it is dismissed, whose filter stays
- * without a child once the job is concluded, or the creation of an image while it runs,
- * whose node is shown before it was read. */
-static gboolean
-virCheckpointMonitorIsChanging(virCheckpointMonitor *monitor, GError **error)
+/* A job beside which QEMU dies of the question for its nodes: a block pull until it is
+ * dismissed, whose filter stays without a child once the job is concluded, or the
+ * creation of an image while it runs, whose node is shown before it was read.  NULL if
+ * there is none; or if that cannot be known, with @error. */
+static gchar *
+virCheckpointMonitorDescribeChange(virCheckpointMonitor *monitor, GError **error)
 {
     g_autoptr(virCheckpointJson) jobs =
         virCheckpointMonitorRun(monitor, "query-jobs", NULL, error);
@@ -279,35 +279,48 @@ virCheckpointMonitorIsChanging(virCheckpointMonitor *monitor, GError **error)
     for (i = 0; i < virCheckpointJsonLength(jobs); i++) {
         const virCheckpointJson *job = virCheckpointJsonIndex(jobs, i);
         const gchar *type = virCheckpointJsonGetString(job, "type");
+        const gchar *id = virCheckpointJsonGetString(job, "id");
 
         if (g_strcmp0(type, "stream") == 0)
-            return TRUE;
+            return g_strdup_printf("block pull '%s'", id ? id : "");
         if (g_strcmp0(type, "create") == 0 &&
             g_strcmp0(virCheckpointJsonGetString(job, "status"), "concluded") != 0)
-            return TRUE;
+            return g_strdup_printf("creation of an image '%s'", id ? id : "");
     }
-    return !jobs;
+    return NULL;
+}
+
+/* Waits a little for what changes its nodes. */
+static gboolean
+virCheckpointMonitorAwaitNodes(virCheckpointMonitor *monitor, GError **error)
+{
+    gint64 until = g_get_monotonic_time() + STREAM_WAIT_MS * 1000;
+
+    for (;;) {
+        g_autoptr(GError) failed = NULL;
+        g_autofree gchar *change = virCheckpointMonitorDescribeChange(monitor, &failed);
+
+        if (failed) {
+            g_propagate_error(error, g_steal_pointer(&failed));
+            return FALSE;
+        }
+        if (!change)
+            return TRUE;
+        if (g_get_monotonic_time() > until) {
+            g_set_error(error, VIR_CHECKPOINT_ERROR, VIR_ERR_OPERATION_INVALID,
+                        "%s of domain '%s' must end first", change, monitor->name);
+            return FALSE;
+        }
+        g_usleep(STREAM_STEP_MS * 1000);
+    }
 }
 
 virCheckpointJson *
 virCheckpointMonitorQueryNodes(virCheckpointMonitor *monitor, GError **error)
 {
-    gint64 until = g_get_monotonic_time() + STREAM_WAIT_MS * 1000;
-    g_autoptr(GError) failed = NULL;
-
     /* A storage daemon runs no jobs but ours. */
-    while (monitor->ops.runWithFd && virCheckpointMonitorIsChanging(monitor, &failed)) {
-        if (!failed && g_get_monotonic_time() > until)
-            g_set_error_literal(&failed, VIR_CHECKPOINT_ERROR,
-                                VIR_ERR_OPERATION_INVALID,
-                                "a block pull of the domain, or the creation of an "
-                                "image, must end first");
-        if (failed) {
-            g_propagate_error(error, g_steal_pointer(&failed));
-            return NULL;
-        }
-        g_usleep(STREAM_STEP_MS * 1000);
-    }
+    if (monitor->ops.runWithFd && !virCheckpointMonitorAwaitNodes(monitor, error))
+        return NULL;
     return virCheckpointMonitorRun(monitor, "query-named-block-nodes",
                                    virCheckpointJsonBuild("b:flat", TRUE, NULL), error);
 }

@@ -88,7 +88,7 @@ def test_pull_that_is_not_dismissed(host):
         raise Failure('a size beside a pull')
     except libvirt.libvirtError as error:
         assert error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID, error
-        assert 'a block pull of the domain' in str(error), error
+        assert f"block pull 'theirs' of domain '{vm.uuid}' must end first" in str(error), error
     vm.qmp('job-dismiss', id='theirs')
     checkpoint.getXMLDesc(SIZE)
     oracle.check(copies=True)
