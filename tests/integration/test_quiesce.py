@@ -68,11 +68,15 @@ def test_with_a_guest_agent(host):
     """Frozen for the moment of the creation, thawed after it, after a failure and after
     our death; an agent that is not there, or does not answer, is an error of libvirt's
     and no checkpoint."""
-    host.start_daemon()
+    points = os.path.join(host.work, 'points.log')
+    host.start_daemon(env={'VIRT_CHECKPOINT_FAULTS_LOG': points})
     guest = guest_with_files(host)
     dom = host.connect(ours=True).lookupByName(guest.name)
     stock = error_of(guest.dom.fsFreeze)
-    assert error_of(dom.checkpointCreateXML, C.format('c0'), QUIESCE) == stock
+    for _ in range(2):
+        assert error_of(dom.checkpointCreateXML, C.format('c0'), QUIESCE) == stock
+    with open(points) as passed:
+        assert passed.read().split() == ['settle/jobs'], 'that was the first look'
     pid = guest.start_agent()
     dom.checkpointCreateXML(C.format('c1'), QUIESCE)
     assert guest.agent(STATUS) == 'thawed'
