@@ -420,7 +420,11 @@ static int
 mountDevice(const char *device, const char *folder)
 {
     mkdir(folder, 0755);
-    return mount(device, folder, "ext4", 0, NULL) < 0 ? errno : 0;
+    if (mount(device, folder, "ext4", 0, NULL) == 0)
+        return 0;
+    if (errno != EACCES && errno != EROFS)
+        return errno;
+    return mount(device, folder, "ext4", MS_RDONLY, NULL) < 0 ? errno : 0;
 }
 
 /* Starts a program that is left alone; its pid. */

@@ -754,7 +754,7 @@ def killed_in_its_bulk(host, then=''):
     overlay = wait_for(lambda: vm.source('vda') != vm.disks['vda'].path and
                        vm.source('vda'), 'it is on the overlay')
     vm.write(MIB, MIB, 0x32)
-    vm.hmp(f'qemu-io -d {vm.disks["vda"].alias} "flush"')
+    vm.flush()
     oracle.events.close()
     host.kill_daemon()
     vm.kill_qemu()
@@ -803,7 +803,7 @@ def test_gone_again_when_its_overlay_goes(host):
     oracle, overlay, go = killed_in_its_bulk(host, ',mirror/overlay-renamed@1=exit')
     vm, source = oracle.vm, oracle.vm.disks['vda'].path
     start_on(vm, overlay)
-    vm.hmp(f'qemu-io -d {vm.disks["vda"].alias} "flush"')
+    vm.flush()
     with open(go, 'w'):
         pass
     wait_for(lambda: not os.path.exists(overlay), 'the overlay is renamed')

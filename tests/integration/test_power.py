@@ -111,7 +111,7 @@ def test_a_guest_keeps_what_it_flushed(host):
     power = powered(host)
     vm = VM(host, disks={'vda': 4 * MIB})
     vm.write(0, CLUSTER, 1)
-    vm.hmp(f'qemu-io -d {vm.disks["vda"].alias} "flush"')
+    vm.flush()
     power.settle('etc', 'lib')
     for number in range(ROUNDS):
         vm.write(CLUSTER, CLUSTER, 2)

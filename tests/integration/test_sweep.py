@@ -36,7 +36,7 @@ def run(table, random):
         table.run(name, int(which) if which.isdigit() else which, party)
 
 
-@limit(60 * int(WANTED) if WANTED.isdigit() and not KEPT else 12 * HOUR)
+@limit(150 * int(WANTED) if WANTED.isdigit() and not KEPT else 12 * HOUR)
 def test_somebody_dies_somewhere(host):
     """Random cases of the table."""
     table = Table(host)

@@ -238,6 +238,11 @@ class VM:
         self._change(target, f'write -P {byte:#x} {offset} {length}', offset, length)
         self.disks[target].model.fill(offset, length, byte)
 
+    def flush(self, target='vda'):
+        """What was written stays whoever dies."""
+        device = self.disks[target].alias or self._device(target)
+        self.hmp(f'qemu-io -d {device} "flush"')
+
     def zero(self, offset, length, target='vda', unmap=False):
         self._change(target, f'write -z{"u" if unmap else ""} {offset} {length}', offset,
                      length)

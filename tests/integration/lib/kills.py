@@ -16,7 +16,7 @@ import xml.etree.ElementTree as ElementTree
 import libvirt
 
 from . import images, jobs, session, store
-from .domain import CLUSTER, MIB, VM
+from .domain import CLUSTER, MIB
 from .host import Failure, wait_for
 from .oracle import Moment, Oracle
 from .power import Power, possible
@@ -64,6 +64,7 @@ class Case:
         self.known = set()  # files that may lie about
         self.error = None  # what the interrupted call said
         self.oracle = self.vm = None
+        self.agent = None  # the QEMU in which its guest's agent was started
         self.gate = os.path.join(host.work, f'gate-{time.monotonic_ns()}')
         self._log = self.gate + '.log'
         self._writes = 0
@@ -81,12 +82,12 @@ class Case:
             at = self._writes * CLUSTER % disk.size
             self.vm.write(at, CLUSTER, self.host.random.randrange(1, 256), target)
             if flush:
-                self.vm.hmp(f'qemu-io -d {disk.alias} "flush"')
+                self.vm.flush(target)
 
     def fill(self):
         """All of vda: what a copy of it takes some time for."""
         self.vm.write(0, self.vm.disks['vda'].size, 0x77)
-        self.vm.hmp(f'qemu-io -d {self.vm.disks["vda"].alias} "flush"')
+        self.vm.flush()
 
     def create(self, name):
         """A checkpoint of all disks that must be there from now on."""
@@ -261,7 +262,7 @@ class Case:
         if self.party == 'power':
             self._power_on()
         self._start_daemon()
-        self.vm = VM(self.host, f'sweep{time.monotonic_ns()}', DISKS)
+        self.vm = self.operation.guest(self.host, f'sweep{time.monotonic_ns()}', DISKS)
         self.oracle = Oracle(self.host, self.vm, self.host.random)
         self.operation.setup(self)
         self.oracle.events.close()

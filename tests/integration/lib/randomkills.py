@@ -77,7 +77,7 @@ class Killing(Case):
             self.oracle.delete()
         for target, disk in self.vm.disks.items():
             self.vm.reads(0, 512, disk.model.sectors[0], target)
-            self.vm.hmp(f'qemu-io -d {disk.alias} "flush"')
+            self.vm.flush(target)
         # Files that the oracle removed; what stock did past us, which syncs no folder.
         self.settle_disks('images', 'etc', 'lib')
 

@@ -9,12 +9,13 @@ from . import paths
 from .host import Failure
 from .kills import LEFT_OUT, PARTIES, Case
 from .runner import limit
+from .sweepagent import AGENTS
 from .sweepcopies import COPIES
 from .sweepmoves import MOVES
 from .sweepops import OPERATIONS as OTHERS
 from .sweeprecover import RECOVERIES
 
-OPERATIONS = {**OTHERS, **MOVES, **COPIES, **RECOVERIES}
+OPERATIONS = {**OTHERS, **MOVES, **COPIES, **RECOVERIES, **AGENTS}
 
 ROW_HOURS = 3
 
@@ -241,7 +242,7 @@ class Table:
 
 
 def _row_test(name):
-    @limit(120, whole=ROW_HOURS * 3600)
+    @limit(OPERATIONS[name].seconds, whole=ROW_HOURS * 3600)
     def test(host):
         table = Table(host)
         if host.all:

@@ -9,7 +9,7 @@ import time
 import libvirt
 
 from . import backups, images, jobs, session
-from .domain import MIB
+from .domain import MIB, VM
 from .host import Failure, wait_for
 
 REDEFINE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
@@ -19,6 +19,7 @@ class Operation:
     """usual: how many points it passes, about; off: the guest is shut off at the end."""
 
     usual = 42
+    seconds = 120  # the most that a random cell of it takes
     background = 0.1  # seconds for which it goes on after the answer
     off = False
     loses = False  # the setup has cost a segment already
@@ -30,6 +31,10 @@ class Operation:
 
     def __init__(self, name):
         self.name = name
+
+    def guest(self, host, name, disks):
+        """It runs."""
+        return VM(host, name, disks)
 
     def setup(self, case):
         case.write()
