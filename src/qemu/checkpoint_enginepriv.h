@@ -70,7 +70,7 @@ struct virCheckpointEngine {
     guint busy;           /* operations and mirrors under way */
     GHashTable *settled;  /* uuid: nothing is left over from earlier operations */
     GHashTable *retries;  /* uuid -> what checkpoint_retry.c wants */
-    GHashTable *starting; /* uuid -> gint64: what checkpoint_starting.c knows */
+    GHashTable *starting; /* uuid -> what checkpoint_starting.c knows */
     GHashTable
         *backups; /* uuid -> virCheckpointBackupEnd* of the job that is recorded */
 };

@@ -20,58 +20,78 @@
  * all of libvirt's workers are busy. */
 #define STARTING_SHOWN_MS 1000
 
+/* The starts of one domain. */
+typedef struct virCheckpointStarting virCheckpointStarting;
+struct virCheckpointStarting {
+    guint coming; /* that are not passed on yet */
+    gint64 until; /* when the last one that was is shown */
+};
+
 static gboolean
-virCheckpointStartingIsOver(gpointer key, gpointer value, gpointer data)
+virCheckpointStartingIsOver(const virCheckpointStarting *starting)
+{
+    return starting->coming == 0 && starting->until <= g_get_monotonic_time();
+}
+
+static gboolean
+virCheckpointStartingForget(gpointer key, gpointer value, gpointer data)
 {
     (void)key;
     (void)data;
-    return *(const gint64 *)value <= g_get_monotonic_time();
-}
-
-static void
-virCheckpointStartingSet(virCheckpointEngine *engine, const gchar *uuid, gint64 until)
-{
-    gint64 *value = g_new(gint64, 1);
-
-    *value = until;
-    g_mutex_lock(&engine->lock);
-    g_hash_table_foreach_remove(engine->starting, virCheckpointStartingIsOver, NULL);
-    g_hash_table_insert(engine->starting, g_strdup(uuid), value);
-    g_mutex_unlock(&engine->lock);
+    return virCheckpointStartingIsOver(value);
 }
 
 void
 virCheckpointEngineStartComes(virCheckpointEngine *engine, const gchar *uuid)
 {
-    virCheckpointStartingSet(engine, uuid, G_MAXINT64);
+    virCheckpointStarting *starting;
+
+    g_mutex_lock(&engine->lock);
+    g_hash_table_foreach_remove(engine->starting, virCheckpointStartingForget, NULL);
+    if (!(starting = g_hash_table_lookup(engine->starting, uuid))) {
+        starting = g_new0(virCheckpointStarting, 1);
+        g_hash_table_insert(engine->starting, g_strdup(uuid), starting);
+    }
+    starting->coming++;
+    g_mutex_unlock(&engine->lock);
+}
+
+static void
+virCheckpointStartingCame(virCheckpointEngine *engine, const gchar *uuid, gint64 until)
+{
+    virCheckpointStarting *starting;
+
+    g_mutex_lock(&engine->lock);
+    starting = g_hash_table_lookup(engine->starting, uuid);
+    starting->coming--;
+    starting->until = MAX(starting->until, until);
+    g_mutex_unlock(&engine->lock);
 }
 
 void
 virCheckpointEngineStartGoes(virCheckpointEngine *engine, const gchar *uuid)
 {
-    virCheckpointStartingSet(engine, uuid,
-                             g_get_monotonic_time() + STARTING_SHOWN_MS * 1000);
+    virCheckpointStartingCame(engine, uuid,
+                              g_get_monotonic_time() + STARTING_SHOWN_MS * 1000);
 }
 
 void
 virCheckpointEngineStartRefused(virCheckpointEngine *engine, const gchar *uuid)
 {
-    g_mutex_lock(&engine->lock);
-    g_hash_table_remove(engine->starting, uuid);
-    g_mutex_unlock(&engine->lock);
+    virCheckpointStartingCame(engine, uuid, 0);
 }
 
 gboolean
 virCheckpointEngineIsStarting(virCheckpointEngine *engine, const gchar *uuid)
 {
-    const gint64 *until;
-    gboolean starting;
+    const virCheckpointStarting *starting;
+    gboolean is;
 
     g_mutex_lock(&engine->lock);
-    until = g_hash_table_lookup(engine->starting, uuid);
-    starting = until && g_get_monotonic_time() < *until;
+    starting = g_hash_table_lookup(engine->starting, uuid);
+    is = starting && !virCheckpointStartingIsOver(starting);
     g_mutex_unlock(&engine->lock);
-    return starting;
+    return is;
 }
 
 void

@@ -314,15 +314,18 @@ def test_a_start_past_us_just_before(host):
 
 def test_a_start_through_us_goes_first(host):
     """One that was let through finds no image open, whoever comes before libvirt shows it:
-    a creation waits, and is one of the guest that runs."""
+    a creation waits, and is one of the guest that runs.  A second start that fails takes
+    nothing from the first."""
     go, log = (os.path.join(host.work, name) for name in ('go', 'points'))
-    oracle = oracle_of(host, env={'VIRT_CHECKPOINT_FAULTS': f'start/settled@1=hold:{go}',
-                                  'VIRT_CHECKPOINT_FAULTS_LOG': log})
+    oracle = oracle_of(host, env={
+        'VIRT_CHECKPOINT_FAULTS': f'start/settled@1=hold:{go},start/settled@2=fail',
+        'VIRT_CHECKPOINT_FAULTS_LOG': log})
     oracle.create(['vda', 'vdb'])
     oracle.write(4)
     oracle.stop_guest()
     started = jobs.Later(oracle.dom.create)
     wait_for(lambda: reached(log, 'start/settled'), 'it is let through')
+    expect_error(libvirt.VIR_ERR_OPERATION_FAILED, 'start/settled', oracle.dom.create)
     before = count(log, 'offline/guarded')
     oracle.about_to_create('meanwhile', ['vda', 'vdb'])
     created = jobs.Later(oracle.dom.checkpointCreateXML, checkpoint_xml('meanwhile'), 0)
