@@ -27,8 +27,11 @@ class BadDisk:
 
     def __init__(self, host):
         self.switch = os.path.join(host.work, 'bad-disk')
+        library = os.path.join(paths.BUILD, 'tests', 'baddisk.so')
+        if not os.path.exists(library):
+            raise Failure(f'{library} is missing: it is of the plain build')
         host.daemon_env.update({
-            'LD_PRELOAD': os.path.join(paths.BUILD, 'tests', 'baddisk.so'),
+            'LD_PRELOAD': library,
             'BAD_DISK': self.switch,
             # Another build's daemon would want its sanitizer to be the first library.
             'ASAN_OPTIONS': os.environ.get('ASAN_OPTIONS', '') +

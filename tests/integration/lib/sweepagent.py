@@ -33,7 +33,7 @@ def _files(host, name):
 class Quiesce(Create):
     """A checkpoint of both disks while file systems are frozen."""
 
-    usual = 50
+    usual = 45
     seconds = 400
 
     def guest(self, host, name, disks):
@@ -75,7 +75,7 @@ class RecoverQuiesce(Recover):
     seconds = 400
 
     def __init__(self, name, all_die=False):
-        super().__init__(name, Quiesce('quiesce'), 'quiesce/frozen', all_die)
+        super().__init__(name, Quiesce('quiesce'), 'quiesce/frozen', all_die, usual=56)
 
     def guest(self, host, name, disks):
         return self.inner.guest(host, name, disks)
