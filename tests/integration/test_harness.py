@@ -6,7 +6,7 @@ import subprocess
 from lib import images, paths, sanitize
 from lib.domain import CLUSTER, MIB, VM
 from lib.guest import BLOCK, Guest, check_records, mix
-from lib.host import Failure
+from lib.host import Failure, wait_for
 
 
 def expect_failure(what, call, *args):
@@ -138,6 +138,8 @@ def test_records_show_the_moment(host):
             image.write(b'x')
         expect_failure('a torn record', check_records, raw, 0, 4 * MIB, 3)
     guest.dom.resume()
+    # The record of that moment may not have been told as done yet.
+    wait_for(lambda: guest.load_status()[0] > moment, 'it goes on')
     done, flushed = guest.stop_load()
     assert done == flushed > moment
     guest.power_off()
