@@ -15,7 +15,6 @@ from .host import Failure, wait_for
 from .sweepops import Create
 from .sweeprecover import Recover
 
-QUIESCE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE
 STATUS = 'guest-fsfreeze-status'
 
 
@@ -35,6 +34,7 @@ class Quiesce(Create):
 
     usual = 45
     seconds = 400
+    flags = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE
 
     def guest(self, host, name, disks):
         return Guest(host, name, disks, agent=True, extra_devices=_files(host, name))
@@ -53,11 +53,6 @@ class Quiesce(Create):
     def _has_agent(self, case):
         return case.agent and case.agent == case.host.qemu_pid(case.vm.name)
 
-    def act(self, case):
-        case.maybe = {case.made: [case.moment(case.made)]}
-        case.oracle.dom.checkpointCreateXML(
-            f'<domaincheckpoint><name>{case.made}</name></domaincheckpoint>', QUIESCE)
-
     def judge(self, case):
         """Whoever froze it has thawed it."""
         if case.vm.dom.isActive() and self._has_agent(case):
@@ -69,16 +64,6 @@ class Quiesce(Create):
         self.judge(case)
 
 
-class RecoverQuiesce(Recover):
-    """The next daemon thaws."""
-
-    seconds = 400
-
-    def __init__(self, name, all_die=False):
-        super().__init__(name, Quiesce('quiesce'), 'quiesce/frozen', all_die, usual=56)
-
-    def guest(self, host, name, disks):
-        return self.inner.guest(host, name, disks)
-
-
-AGENTS = {o.name: o for o in (Quiesce('quiesce'), RecoverQuiesce('recover-quiesce'))}
+AGENTS = {o.name: o for o in (
+    Quiesce('quiesce'),
+    Recover('recover-quiesce', Quiesce('quiesce'), 'quiesce/frozen', usual=56))}

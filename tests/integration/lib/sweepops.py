@@ -92,10 +92,12 @@ def restart(case):
 class Create(Operation):
     """A checkpoint of both disks, the previous one parked."""
 
+    flags = 0
+
     def act(self, case):
         case.maybe = {case.made: [case.moment(case.made)]}
         case.oracle.dom.checkpointCreateXML(
-            f'<domaincheckpoint><name>{case.made}</name></domaincheckpoint>', 0)
+            f'<domaincheckpoint><name>{case.made}</name></domaincheckpoint>', self.flags)
 
     def again(self, case):
         if case.made in listed(case):

@@ -25,7 +25,10 @@ class Recover(Operation):
         self.inner, self.point, self.all_die, self.usual = inner, point, all_die, usual
         self.off, self.copies, self.leaves = inner.off, inner.copies, inner.leaves
         self.loses = all_die and not inner.off
-        self.ahead = all_die
+        self.ahead, self.seconds = all_die, inner.seconds
+
+    def guest(self, host, name, disks):
+        return self.inner.guest(host, name, disks)
 
     def setup(self, case):
         self.inner.setup(case)
