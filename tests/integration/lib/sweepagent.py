@@ -53,6 +53,12 @@ class Quiesce(Create):
     def _has_agent(self, case):
         return case.agent and case.agent == case.host.qemu_pid(case.vm.name)
 
+    def settle(self, case):
+        """A guest that was started anew starts its agent, too: until that can be asked
+        its mark is kept, for a while."""
+        if case.vm.dom.isActive():
+            self._ready(case)
+
     def judge(self, case):
         """Whoever froze it has thawed it."""
         if case.vm.dom.isActive() and self._has_agent(case):
